@@ -1,0 +1,52 @@
+"""Every bound and timing that more than one module relies on: value, unit, reason.
+
+A limit that stands somewhere else is private to its file. Relations between limits are asserted at the
+end, so that a change which breaks one of them cannot be imported.
+"""
+
+# Frames and connections
+MAX_BODY = (1 << 20) + 4096       # bytes; a block of 1 MiB and its fields
+MAX_BUFFERED = 4 << 20            # bytes queued to one peer before the producer must wait
+LOW_WATER = 1 << 20               # bytes; a waiting producer goes on below this
+FRAME_DEADLINE = 30.0             # s to finish one frame: slow-loris after the handshake
+MAX_REQUESTS = 1024               # requests in flight on one connection, each way
+READ_BUDGET = 1 << 18             # bytes read from one connection a turn, so that a flooder cannot starve the others
+REQUEST_TIMEOUT = 10.0            # s; a peer that is alive answers within this
+
+# Accepting
+HANDSHAKE_DEADLINE = 5.0          # s from accept to the other's HELLO
+MAX_PENDING = 64                  # handshakes at once; the oldest is evicted, since refusing newcomers locks friends out
+MAX_PENDING_ADDRESS = 8           # of these from one address
+MAX_ACCEPTS = 64                  # accepts a turn
+
+# Keeping connections
+TICK = 0.1                        # s; keepalives are swept in ticks, one timer for all
+KEEPALIVE = 2.0                   # s of silence before a KEEPALIVE is sent
+SILENCE = 6.0                     # s of silence before a connection counts as lost: three unanswered keepalives
+DIAL_TIMEOUT = 5.0                # s for TCP and TLS together
+REDIAL_FIRST = 0.25               # s; doubled at each failure, with jitter
+REDIAL_LAST = 30.0                # s; the longest pause between two tries
+
+# Discovery
+PORT = 47474                      # root port, UDP and TCP
+MAX_DATAGRAM = 1200               # bytes; below every path MTU met in practice (QUIC's bound, RFC 9000 section 14)
+REPLAY_WINDOW = 64                # datagrams per network and sender
+HINT_PAUSE = 10.0                 # s between two dials of one ID on the word of a beacon
+BEACON_START = (0.0, 0.06, 0.2, 0.55, 1.4, 3.0)   # s after the start; then the steady rate
+BEACON_EVERY = 1.0                # s between two beacons in the whole network: n nodes send one each n times this
+BEACON_SLOWEST = 30.0             # s; however many nodes there are
+INTERFACES_EVERY = 5.0            # s between two looks at the list of interfaces
+
+# Membership
+MAX_MEMBERS = 1024                # nodes in the table
+MAX_ADDRESSES = 8                 # addresses kept for one node
+FORGET = 24 * 3600.0              # s a dead or departed node stays in the table
+REFUSALS = 2                      # refused dials after an EOF that make a node dead
+
+# Names and texts
+MAX_NAME = 64                     # cells shown of a foreign name
+MAX_LINE = 4096                   # bytes of a `say`
+
+assert KEEPALIVE * 3 <= SILENCE < FORGET
+assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
+assert MAX_PENDING_ADDRESS < MAX_PENDING

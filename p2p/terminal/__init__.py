@@ -1,0 +1,1 @@
+"""What a person sees: the line editor and the screens."""

@@ -1,0 +1,1 @@
+"""Who may be here: keys, certificates, networks, consent."""
