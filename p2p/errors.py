@@ -55,7 +55,14 @@ class PeerError(P2PError):
 
 
 class LinkDown(P2PError):
-    """A connection is gone or was never made; what travelled on it may be tried again elsewhere."""
+    """A connection is gone or was never made; what travelled on it may be tried again elsewhere.
+
+    `kind`: refused, timeout, unreachable, tls (never made); eof, reset, silent, goodbye, replaced, closed (gone).
+    """
+
+    def __init__(self, message, kind="closed"):
+        super().__init__(message)
+        self.kind = kind
 
 
 class Refusal(P2PError):

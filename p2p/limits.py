@@ -20,9 +20,10 @@ MAX_PENDING_ADDRESS = 8           # of these from one address
 MAX_ACCEPTS = 64                  # accepts a turn
 
 # Keeping connections
-TICK = 0.1                        # s; keepalives are swept in ticks, one timer for all
+TICK = 0.25                       # s; keepalives are swept in ticks, one timer for all connections
 KEEPALIVE = 2.0                   # s of silence before a KEEPALIVE is sent
 SILENCE = 6.0                     # s of silence before a connection counts as lost: three unanswered keepalives
+LINGER = 1.0                      # s a closing connection waits for the other's end, so that the last words arrive
 DIAL_TIMEOUT = 5.0                # s for TCP and TLS together
 REDIAL_FIRST = 0.25               # s; doubled at each failure, with jitter
 REDIAL_LAST = 30.0                # s; the longest pause between two tries
