@@ -1,0 +1,197 @@
+"""p2pclient: dials peers, and keeps the connections that are wanted.
+
+`dial` tries a peer's addresses one after the other, the next as soon as one fails or has been silent for a
+moment (RFC 8305, "Happy Eyeballs"), and gives the first connection that is ready. `keep` does that again
+whenever there is no connection, with a pause that doubles up to a bound and is jittered, so that a whole room
+that lost its switch does not come back in one instant.
+
+Who is to be kept is somebody else's decision (membership for roots, the roster for applications).
+"""
+
+from . import limits
+from .connection import Connection
+from .errors import LinkDown, PeerError
+
+NEXT_ADDRESS = 0.25      # s before the next address is tried beside the one that has not answered
+
+
+class Attempt:
+    """One dial of one peer: connections to its addresses, until one of them is ready or all have failed."""
+
+    def __init__(self, client, addresses, tag, expected, done):
+        self.dispatch = client.owner.dispatch
+        self._client = client
+        self._loop = client.loop
+        self._left = list(addresses)
+        self._tag = tag
+        self._expected = expected
+        self._done = done
+        self._open = []
+        self._error = LinkDown("no address is known", "unreachable")
+        self._timers = [self._loop.call_later(limits.DIAL_TIMEOUT, self._give_up)]
+        self._loop.call_soon(self._next)
+
+    def _next(self):
+        if self._done is None or not self._left:
+            return
+        host, port = self._left.pop(0)
+        try:
+            channel = self._loop.dial(host, port, self._client.credentials, self._tag)
+        except LinkDown as error:
+            self._failed(error)
+            return
+        self._open.append(Connection(self._loop, channel, self))
+        self._timers.append(self._loop.call_later(NEXT_ADDRESS, self._next))
+
+    def _failed(self, error):
+        self._error = error
+        if self._left:
+            self._next()
+        elif not self._open:
+            self._finish(None, self._error)
+
+    def _give_up(self):
+        self._finish(None, LinkDown(f"no answer in {limits.DIAL_TIMEOUT:g} s", "timeout"))
+
+    def _finish(self, connection, error):
+        done, self._done = self._done, None
+        for timer in self._timers:
+            timer.cancel()
+        for other in self._open:
+            if other is not connection:
+                other.abort()
+        self._open = []
+        if done:
+            done(connection, error)
+
+    def cancel(self):
+        """Forget it; `done` is not called."""
+        self._done = None
+        self._finish(None, None)
+
+    # -- as the owner of connections that are under way
+
+    def greeting(self, connection):
+        """The client's HELLO."""
+        return self._client.owner.greeting(connection)
+
+    def connection_ready(self, connection):
+        """Is it the one that was dialled? Then it is handed over."""
+        if self._expected and connection.peer_id != self._expected:
+            raise PeerError(f"{connection.channel.address[0]} is another node than the one dialled", "identity")
+        connection.owner = self._client.owner
+        self._finish(connection, None)
+        self._client.owner.connection_ready(connection)
+
+    def connection_lost(self, connection, error):
+        """One address failed."""
+        if connection in self._open:
+            self._open.remove(connection)
+            self._failed(error)
+
+
+class Kept:
+    """A peer that is dialled again whenever it is not connected."""
+
+    __slots__ = ("addresses", "tag", "failures", "timer", "attempt")
+
+    def __init__(self, addresses, tag):
+        self.addresses = list(addresses)
+        self.tag = tag
+        self.failures = 0
+        self.timer = None
+        self.attempt = None
+
+
+class Client:
+    """`owner` is a connection's owner; `on_failure(node_id, error)` hears of each dial of a kept peer that failed."""
+
+    def __init__(self, loop, credentials, owner, on_failure=None):
+        self.loop = loop
+        self.credentials = credentials
+        self.owner = owner
+        self._on_failure = on_failure
+        self._kept = {}
+        self._attempts = []
+
+    def dial(self, addresses, tag, expected=None):
+        """A Future of a ready connection. `addresses`: (numeric host, port) pairs. Fails with LinkDown or PeerError."""
+        future = self.loop.future()
+
+        def done(connection, error):
+            self._attempts.remove(attempt)
+            if connection is not None:
+                future.set(connection)
+            else:
+                future.fail(error)
+        attempt = Attempt(self, addresses, tag, expected, done)
+        self._attempts.append(attempt)
+        return future
+
+    def keep(self, node_id, addresses, tag):
+        """Connect to this peer and stay so. Called again, it takes the new addresses and tries them at once."""
+        kept = self._kept.get(node_id)
+        if kept is None:
+            kept = self._kept[node_id] = Kept(addresses, tag)
+        elif kept.attempt is not None:
+            kept.addresses = list(addresses)
+            return
+        kept.addresses = list(addresses)
+        kept.failures = 0
+        self._dial_kept(node_id)
+
+    def connected(self, node_id):
+        """A connection with it exists: stop dialling."""
+        kept = self._kept.get(node_id)
+        if kept:
+            kept.failures = 0
+            self._stop(kept)
+
+    def lost(self, node_id):
+        """Its connection ended: dial again, at once."""
+        kept = self._kept.get(node_id)
+        if kept and kept.attempt is None:
+            self._dial_kept(node_id)
+
+    def release(self, node_id):
+        """Keep it no longer."""
+        kept = self._kept.pop(node_id, None)
+        if kept:
+            self._stop(kept)
+
+    def _stop(self, kept):
+        if kept.timer:
+            kept.timer.cancel()
+            kept.timer = None
+        if kept.attempt:
+            kept.attempt.cancel()
+            kept.attempt = None
+
+    def _dial_kept(self, node_id):
+        kept = self._kept.get(node_id)
+        if kept is None or kept.attempt is not None:
+            return
+        if kept.timer:
+            kept.timer.cancel()
+            kept.timer = None
+
+        def done(connection, error):
+            kept.attempt = None
+            if connection is None and self._kept.get(node_id) is kept:
+                kept.failures += 1
+                kept.timer = self.loop.call_later(self._pause(kept.failures), self._dial_kept, node_id)
+                if self._on_failure:
+                    self._on_failure(node_id, error)
+        kept.attempt = Attempt(self, kept.addresses, kept.tag, node_id, done)
+
+    def _pause(self, failures):
+        jitter = 0.5 + self.loop.entropy(1)[0] / 255
+        return min(limits.REDIAL_FIRST * 2 ** min(failures - 1, 16), limits.REDIAL_LAST) * jitter
+
+    def close(self):
+        """Give up everything that is under way."""
+        for node_id in list(self._kept):
+            self.release(node_id)
+        for attempt in list(self._attempts):
+            attempt.cancel()
+        self._attempts = []

@@ -1,0 +1,280 @@
+"""How messages become bytes: the 16-byte header, the field types, and the decoder that finds frames in a stream.
+
+What the messages are stands in proto.py, as data; this file only knows how to read such a declaration.
+
+The header is two machine words. The first (magic, version, flags, type) is compared and looked up as one
+integer, so that anything unexpected leaves the fast path at once. Little-endian throughout, nothing aligned.
+
+A body may be longer than its reader knows: fields are only ever added at the end, and what follows the last
+known field is skipped. A body that ends before a field which has a default gives the default. So old and new
+nodes talk.
+"""
+
+import struct
+from types import SimpleNamespace
+
+from . import limits
+from .errors import PeerError
+
+MAGIC = 0x3270                     # "p2" in the order of the bytes
+VERSION = 1
+HEADER = struct.Struct("<HBBHHII")     # magic, version, flags, type, spare (0), request id, body length
+WORDS = struct.Struct("<QII")          # the same 16 bytes: first word, request id, body length
+HEADER_SIZE = HEADER.size
+
+RESPONSE = 1                       # flag: answers the request with this id
+ERROR = 2                          # flag, with RESPONSE: the body is an ERROR
+
+_PREFIX = MAGIC | VERSION << 16
+_PREFIX_MASK = 0xFFFFFF
+
+
+def first_word(number, flags=0):
+    """The header's first word for a message number."""
+    return _PREFIX | flags << 24 | number << 32
+
+
+def frame(number, request, body, flags=0):
+    """One frame as bytes."""
+    return WORDS.pack(_PREFIX | flags << 24 | number << 32, request, len(body)) + body
+
+
+class Number:
+    """A fixed-size number: u8, u16, u32, u64, f64 and so on."""
+
+    def __init__(self, name, code):
+        self.name = name
+        self._struct = struct.Struct("<" + code)
+
+    def pack(self, value):
+        """Bytes of `value`; struct.error outside the range."""
+        return self._struct.pack(value)
+
+    def unpack(self, body, at):
+        """(value, where the next field starts); struct.error where the body ends too soon."""
+        return self._struct.unpack_from(body, at)[0], at + self._struct.size
+
+
+class Flag:
+    """One byte, true unless 0."""
+
+    name = "bool"
+
+    def pack(self, value):
+        """One byte."""
+        return b"\1" if value else b"\0"
+
+    def unpack(self, body, at):
+        """As Number.unpack."""
+        if at >= len(body):
+            raise struct.error("ends too soon")
+        return body[at] != 0, at + 1
+
+
+class Fixed:
+    """Exactly `size` bytes: a digest, an ID, a network's tag."""
+
+    def __init__(self, name, size):
+        self.name = name
+        self.size = size
+
+    def pack(self, value):
+        """The bytes themselves."""
+        assert len(value) == self.size, f"{self.name} wants {self.size} bytes, got {len(value)}"
+        return bytes(value)
+
+    def unpack(self, body, at):
+        """As Number.unpack."""
+        end = at + self.size
+        if end > len(body):
+            raise struct.error("ends too soon")
+        return bytes(body[at:end]), end
+
+
+class Sized:
+    """Bytes or UTF-8 text behind their length; at most `most` bytes."""
+
+    def __init__(self, most, is_text):
+        self.most = most
+        self.is_text = is_text
+        self.name = f"{'text' if is_text else 'bytes'}({most})"
+        self._length = struct.Struct("<H" if most < 65536 else "<I")
+
+    def pack(self, value):
+        """Length and bytes; AssertionError beyond the bound: what we send ourselves must be bounded earlier."""
+        data = value.encode("utf-8", "replace") if self.is_text else bytes(value)
+        assert len(data) <= self.most, f"{len(data)} bytes in a field of {self.most}"
+        return self._length.pack(len(data)) + data
+
+    def unpack(self, body, at):
+        """As Number.unpack; PeerError beyond the bound."""
+        length = self._length.unpack_from(body, at)[0]
+        start = at + self._length.size
+        if length > self.most:
+            raise PeerError(f"a field of {length} bytes where {self.most} are allowed", "limit")
+        if start + length > len(body):
+            raise struct.error("ends too soon")
+        data = bytes(body[start:start + length])
+        return (data.decode("utf-8", "replace") if self.is_text else data), start + length
+
+
+class Several:
+    """A list of one type behind its count; at most `most`. Records carry their own length, so they may grow."""
+
+    def __init__(self, item, most):
+        self.item = item
+        self.most = most
+        self.name = f"list({item.name}, {most})"
+        self._is_record = isinstance(item, Record)
+
+    def pack(self, values):
+        """Count and items."""
+        assert len(values) <= self.most, f"{len(values)} items where {self.most} are allowed"
+        parts = [struct.pack("<H", len(values))]
+        for value in values:
+            packed = self.item.pack(value)
+            parts.append(struct.pack("<H", len(packed)) + packed if self._is_record else packed)
+        return b"".join(parts)
+
+    def unpack(self, body, at):
+        """As Number.unpack; PeerError beyond the bound."""
+        count = struct.unpack_from("<H", body, at)[0]
+        at += 2
+        if count > self.most:
+            raise PeerError(f"a list of {count} where {self.most} are allowed", "limit")
+        values = []
+        for _ in range(count):
+            if self._is_record:
+                length = struct.unpack_from("<H", body, at)[0]
+                at += 2
+                if at + length > len(body):
+                    raise struct.error("ends too soon")
+                values.append(self.item.unpack_all(body[at:at + length]))
+                at += length
+            else:
+                value, at = self.item.unpack(body, at)
+                values.append(value)
+        return values, at
+
+
+class Field:
+    """One declared field: name, type, and what stands for it in a body that is too old to have it."""
+
+    __slots__ = ("name", "type", "default", "has_default")
+
+    def __init__(self, name, kind, *default):
+        self.name = name
+        self.type = kind
+        self.has_default = bool(default)
+        self.default = default[0] if default else None
+
+
+class Record:
+    """Named fields in order: the body of a message, or an item of a list."""
+
+    def __init__(self, name, fields):
+        self.name = name
+        self.fields = [Field(*field) for field in fields]
+
+    def pack(self, values):
+        """Bytes of a mapping or an object with these attributes. Fields with a default may be left out."""
+        if not isinstance(values, dict):
+            values = vars(values)
+        unknown = values.keys() - {field.name for field in self.fields}
+        assert not unknown, f"{self.name} has no field {', '.join(sorted(unknown))}"
+        return b"".join(
+            field.type.pack(values[field.name] if field.name in values or not field.has_default else field.default)
+            for field in self.fields)
+
+    def unpack_all(self, body):
+        """An object with the fields as attributes. Raises PeerError where the bytes do not fit."""
+        values = SimpleNamespace()
+        at = 0
+        for field in self.fields:
+            if at >= len(body) and field.has_default:
+                setattr(values, field.name, field.default)
+                continue
+            try:
+                value, at = field.type.unpack(body, at)
+            except struct.error:
+                raise PeerError(f"{self.name}: cut off in {field.name}", "malformed")
+            setattr(values, field.name, value)
+        return values
+
+
+class Message:
+    """One declared message. `reply` is the Record of its answer, or None where none is expected."""
+
+    def __init__(self, number, name, fields, reply, doc, transport):
+        self.number = number
+        self.name = name
+        self.body = Record(name, fields)
+        self.reply = Record(name + " reply", reply) if reply is not None else None
+        self.doc = doc
+        self.transport = transport
+        self.word = first_word(number)
+
+    def pack(self, **values):
+        """The body."""
+        return self.body.pack(values)
+
+    def unpack(self, body):
+        """The body's fields as attributes. Raises PeerError."""
+        return self.body.unpack_all(body)
+
+    def __repr__(self):
+        return f"<message {self.name}>"
+
+
+def check_word(word):
+    """Raise PeerError unless a header's first word is of this protocol and version."""
+    if word & _PREFIX_MASK != _PREFIX:
+        if word & 0xFFFF == MAGIC:
+            raise PeerError(f"speaks protocol version {word >> 16 & 0xFF}, this node speaks {VERSION}", "version")
+        raise PeerError("does not speak this protocol", "magic")
+
+
+class Decoder:
+    """Finds frames in a byte stream that is cut anywhere. Linear in what comes, also for a body of a megabyte."""
+
+    def __init__(self, most=limits.MAX_BODY):
+        self._most = most
+        self._rest = b""         # less than one frame, while a short one is incomplete
+        self._parts = []         # the pieces of a long one; joined once, since `rest + data` would be quadratic
+        self._missing = 0
+
+    @property
+    def is_inside_frame(self):
+        """Has a frame begun that is not complete?"""
+        return bool(self._rest or self._parts)
+
+    def feed(self, data):
+        """The complete frames: a list of (first word, request id, body). Raises PeerError on a header that lies."""
+        if self._missing:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data = b"".join(self._parts)
+            self._parts = []
+            self._missing = 0
+        elif self._rest:
+            data = self._rest + data
+            self._rest = b""
+        frames = []
+        at = 0
+        size = len(data)
+        while size - at >= HEADER_SIZE:
+            word, request, length = WORDS.unpack_from(data, at)
+            if word & _PREFIX_MASK != _PREFIX or length > self._most:
+                check_word(word)
+                raise PeerError(f"a frame of {length} bytes where {self._most} are allowed", "limit")
+            end = at + HEADER_SIZE + length
+            if end > size:
+                self._parts = [data[at:]]
+                self._missing = end - size
+                return frames
+            frames.append((word, request, data[at + HEADER_SIZE:end]))
+            at = end
+        self._rest = data[at:]
+        return frames

@@ -1,0 +1,90 @@
+"""The connections that a process has with its peers: one for each node ID, whoever dialled.
+
+Two nodes that hear of each other in the same instant both dial, and then there are two connections. Both ends
+must keep the same one: the one that the lower ID dialled. That rule holds for connections of about the same
+age only. A connection that comes later means that its dialler has lost the first, or has been started anew
+(its HELLO carries another nonce), so the newer one wins.
+
+All keepalives are swept by one timer. Roots and applications share this class.
+"""
+
+from . import limits
+from .errors import LinkDown
+
+TOGETHER = 3.0       # s; two connections this close in age come from dialling at the same time
+
+
+class Links:
+    """`on_up(connection)`, `on_down(node_id, connection, error)`. `me`: the own node ID."""
+
+    def __init__(self, loop, me, on_up, on_down):
+        self._loop = loop
+        self._me = me
+        self._on_up = on_up
+        self._on_down = on_down
+        self._by_id = {}
+        self._others = []      # ready connections that are not links: owners, instances, those being closed
+        self._timer = loop.call_later(limits.TICK, self._tick)
+
+    def __iter__(self):
+        return iter(list(self._by_id.values()))
+
+    def __len__(self):
+        return len(self._by_id)
+
+    def get(self, node_id):
+        """The connection with this node, or None."""
+        return self._by_id.get(node_id)
+
+    def adopt(self, connection):
+        """A connection has become ready: keep it as the link with its peer, or close it. True if kept."""
+        known = self._by_id.get(connection.peer_id)
+        if known is not None:
+            if not self._newer_wins(known, connection):
+                connection.finish("another connection serves")
+                return False
+            self._by_id[connection.peer_id] = connection
+            known.finish("replaced by a newer connection")
+            if known.hello.nonce == connection.hello.nonce:
+                return True            # the same peer on another wire: nobody needs to hear of it
+            self._on_down(connection.peer_id, known, LinkDown("it was started anew", "restart"))
+        self._by_id[connection.peer_id] = connection
+        self._on_up(connection)
+        return True
+
+    def _newer_wins(self, old, new):
+        if not old.is_open or old.hello.nonce != new.hello.nonce or new.opened_at - old.opened_at > TOGETHER:
+            return True
+        return self._dialler(new) <= self._dialler(old)
+
+    def _dialler(self, connection):
+        return self._me if connection.channel.outgoing else connection.peer_id
+
+    def watch(self, connection):
+        """Sweep this one too, though it is no link."""
+        self._others.append(connection)
+
+    def lost(self, connection, error):
+        """A ready connection ended. True if it was a link."""
+        if connection in self._others:
+            self._others.remove(connection)
+            return False
+        if self._by_id.get(connection.peer_id) is not connection:
+            return False
+        del self._by_id[connection.peer_id]
+        self._on_down(connection.peer_id, connection, error)
+        return True
+
+    def _tick(self):
+        now = self._loop.now()
+        for connection in list(self._by_id.values()) + self._others:
+            connection.sweep(now)
+        self._timer = self._loop.call_later(limits.TICK, self._tick)
+
+    def close(self, reason):
+        """Say goodbye to all."""
+        self._timer.cancel()
+        for connection in list(self._by_id.values()) + self._others:
+            connection.finish(reason, leaving=True)
+        self._by_id.clear()
+        self._others.clear()

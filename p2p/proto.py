@@ -1,0 +1,187 @@
+"""p2pproto: every message there is, each declared once, as data.
+
+Packing, limits, docs/protocol.md and the fuzzers read these rows. TCP between roots, UDP, the command line on
+loopback and the applications all speak this one protocol, so any server can answer any request it supports.
+
+A row is message(number, NAME, doc, fields..., reply=...). With `reply` it is a request: the answer carries the
+same type and id and the RESPONSE flag, or also the ERROR flag and an ERROR body. Without, it is a notice.
+A request of an unknown type is answered UNSUPPORTED; notices, responses and datagrams never are, or two nodes
+could answer each other for ever.
+
+Rules: numbers are never used twice; a field is only ever added at the end, with a default.
+"""
+
+from . import limits
+from .codec import Fixed, Flag, Message, Number, Record, Several, Sized
+from .errors import PeerError
+
+u8, u16, u32, u64 = Number("u8", "B"), Number("u16", "H"), Number("u32", "I"), Number("u64", "Q")
+i32, i64, f64 = Number("i32", "i"), Number("i64", "q"), Number("f64", "d")
+flag = Flag()
+node_id = Fixed("node id", 32)
+digest = Fixed("digest", 32)
+tag = Fixed("network tag", 8)
+mac = Fixed("mac", 16)
+name = Sized(255, True)
+line = Sized(limits.MAX_LINE, True)
+address = Sized(64, True)
+
+
+def text(most):
+    """UTF-8 text of at most `most` bytes."""
+    return Sized(most, True)
+
+
+def blob(most):
+    """At most `most` bytes."""
+    return Sized(most, False)
+
+
+def several(item, most):
+    """A list of at most `most` items."""
+    return Several(item, most)
+
+
+MESSAGES = {}        # number -> Message
+RECORDS = []         # for the documentation
+
+
+def message(number, label, doc, *fields, reply=None, transport="tcp"):
+    """Declare one message."""
+    assert number not in MESSAGES, f"message number {number:#x} is taken"
+    MESSAGES[number] = declared = Message(number, label, fields, reply, doc, transport)
+    return declared
+
+
+def record(label, *fields):
+    """Declare an item of lists."""
+    declared = Record(label, fields)
+    RECORDS.append(declared)
+    return declared
+
+
+# Roles that a HELLO claims
+NODE, OWNER, INSTANCE = 0, 1, 2
+
+# Error codes
+UNSUPPORTED, MALFORMED, FORBIDDEN, NOT_FOUND, BUSY, FAILED = range(1, 7)
+
+# An instance's or an invitation's state, in rosters and answers
+ASKED, ALLOWED, RUNNING, EXITED, DENIED, EXPIRED, UNREACHABLE, BROKEN = range(8)
+STATUS = ("asked", "allowed", "running", "exited", "denied", "expired", "unreachable", "failed")
+
+# Streams of OUTPUT
+STDOUT, STDERR = 1, 2
+
+Error = record("ERROR", ("code", u16), ("text", text(1024)))
+
+NodeRow = record(
+    "Node", ("id", node_id), ("name", name), ("addresses", several(address, limits.MAX_ADDRESSES)), ("port", u16),
+    ("state", u8), ("age_s", u32))
+
+Member = record(
+    "Member", ("id", node_id), ("name", name), ("status", u8), ("address", address), ("port", u16), ("exit", i32, 0))
+
+OfferRow = record(
+    "Offer", ("name", name), ("publisher", Fixed("public key", 91)), ("version", digest), ("serial", u64),
+    ("network", name), ("files", u32), ("bytes", u64), ("signature", Fixed("signature", 64)))
+
+Holding = record("Holding", ("name", name), ("version", digest))
+
+# -- every connection
+
+HELLO = message(
+    0x01, "HELLO", "The first frame each way; the server speaks first. Who the other is stands in its certificate, not here.",
+    ("role", u8), ("name", name), ("version", text(32)), ("nonce", u64), ("port", u16), ("abilities", u32),
+    ("networks", several(tag, 16)), ("addresses", several(address, limits.MAX_ADDRESSES)), ("view", u64),
+    ("session", u64, 0), ("token", blob(32), b""))
+KEEPALIVE = message(0x02, "KEEPALIVE", "Sent when nothing else was for a while.")
+GOODBYE = message(0x03, "GOODBYE", "This connection ends on purpose. `leaving`: its node (or instance) leaves, too.",
+                  ("reason", text(255)), ("leaving", flag))
+PING = message(0x04, "PING", "A round trip.", reply=())
+
+# -- discovery and membership
+
+BEACON = message(
+    0x10, "BEACON", "Here I am. `nonce` changes at each start; `answer` asks who hears it to send a beacon back.",
+    ("name", name), ("port", u16), ("nonce", u64), ("view", u64), ("answer", flag), transport="udp")
+NODES = message(
+    0x11, "NODES", "Whom do you know? What comes back is a hint: addresses to dial.",
+    reply=(("nodes", several(NodeRow, limits.MAX_MEMBERS)),))
+SAY = message(0x12, "SAY", "A line for the screen of the other's user.", ("text", line), reply=())
+
+# -- applications' files
+
+CATALOGUE = message(
+    0x20, "CATALOGUE", "All that the sender offers, passes on and holds. Replaces what it said before.",
+    ("offers", several(OfferRow, 1024)), ("holdings", several(Holding, 4096)))
+MANIFEST = message(
+    0x21, "MANIFEST", "The manifest whose SHA-256 is `version`.", ("version", digest), reply=(("manifest", blob(1 << 20)),))
+BLOCK = message(
+    0x22, "BLOCK", "`length` bytes at `offset` of the file with this content hash.",
+    ("digest", digest), ("offset", u64), ("length", u32), reply=(("data", blob(1 << 20)),))
+
+# -- sessions
+
+INVITE = message(
+    0x30, "INVITE", "The host asks a node to run an application with it.",
+    ("session", u64), ("app", name), ("version", digest), ("publisher", node_id), ("network", name), ("files", u32),
+    ("bytes", u64), ("arguments", several(text(1024), 64)), ("roster", several(Member, 256)), ("port", u16),
+    ("token", blob(32)), ("expires_s", u32))
+ANSWER = message(
+    0x31, "ANSWER", "What the invited node says, as a status: asked, allowed, denied, expired or failed.",
+    ("session", u64), ("status", u8), ("text", text(1024)))
+READY = message(
+    0x32, "READY", "The instance on the sender's node listens on this port.", ("session", u64), ("port", u16))
+ROSTER = message(
+    0x33, "ROSTER", "Who takes part, and how far each has come. From the host to all, from a root to its instance.",
+    ("session", u64), ("members", several(Member, 256)))
+FINISHED = message(
+    0x34, "FINISHED", "The instance on the sender's node has ended with this exit code (negative: a signal).",
+    ("session", u64), ("exit", i32))
+END = message(0x35, "END", "The session is over for everybody, or the invitation is withdrawn.", ("session", u64))
+
+# -- an instance and its root, instances among themselves
+
+LISTENING = message(0x40, "LISTENING", "From an instance to its root: the port it listens on.", ("port", u16))
+SCHEMAS = message(
+    0x41, "SCHEMAS", "The message classes the sender knows, told when two instances meet.",
+    ("schemas", several(record("Schema", ("id", u32), ("text", text(1024))), 1024)))
+DATA = message(
+    0x42, "DATA", "An application's own message: schema id, then its fields. A request where the id is not 0.",
+    ("schema", u32), ("fields", blob(limits.MAX_BODY)), reply=(("schema", u32), ("fields", blob(limits.MAX_BODY))))
+
+# -- the owner's command line on loopback
+
+COMMAND = message(
+    0x50, "COMMAND", "A command of this node's owner, numbered by its sender. OUTPUT follows, then the reply.",
+    ("command", u32), ("words", several(text(4096), 256)), ("folder", text(4096)), ("as_json", flag), ("yes", flag), ("columns", u16),
+    ("rows", u16), ("color", flag), ("is_terminal", flag), reply=(("exit", u8),))
+OUTPUT = message(0x51, "OUTPUT", "What a command prints.", ("command", u32), ("stream", u8), ("data", blob(1 << 18)))
+INPUT = message(0x52, "INPUT", "What is typed at a command.", ("command", u32), ("data", blob(1 << 16)))
+RESIZE = message(0x53, "RESIZE", "The command's terminal has another size.", ("command", u32), ("rows", u16), ("columns", u16))
+RAW = message(0x54, "RAW", "The command wants each key as it is typed, or lines again.", ("command", u32), ("raw", flag))
+INTERRUPT = message(0x55, "INTERRUPT", "The person gave the command up.", ("command", u32))
+WATCH = message(0x56, "WATCH", "A shell that wants the notices from now on.", reply=())
+NOTICE = message(0x57, "NOTICE", "Something for the person at the shell.", ("text", text(8192)))
+
+# -- datagrams: common header, this envelope, body, 16 bytes of HMAC over all before
+
+Envelope = record("Datagram envelope", ("tag", tag), ("sender", node_id), ("incarnation", u64), ("sequence", u64))
+ENVELOPE_SIZE = 8 + 32 + 8 + 8
+MAC_SIZE = 16
+
+
+def describe(number):
+    """A message's name, for logs and counters; foreign numbers included."""
+    known = MESSAGES.get(number)
+    return known.name if known else f"{number:#06x}"
+
+
+def unpack_error(body):
+    """(code, text) of an ERROR body, whatever a peer put into it."""
+    try:
+        error = Error.unpack_all(body)
+        return error.code, error.text
+    except PeerError:
+        return FAILED, "the peer refused without a reason that can be read"
