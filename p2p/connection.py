@@ -133,6 +133,7 @@ class Connection:
                     if word != proto.HELLO.word:
                         raise PeerError(f"sent {proto.describe(number)} before its HELLO", "order")
                     self._hello(body)
+                    handlers = self.owner.dispatch.by_word     # the owner has become the one for this role
                     continue
                 handler = handlers.get(word)
                 if handler is not None:

@@ -283,10 +283,10 @@ class Disk:
                 os.close(folder)
 
     @contextmanager
-    def _open(self, doing, path, access=os.O_RDONLY):
+    def _open(self, doing, path, access=os.O_RDONLY, mode=0o600):
         """A descriptor of a regular file."""
         with self._place(doing, path) as (name, folder):
-            descriptor = os.open(name, access | _FLAGS, dir_fd=folder)
+            descriptor = os.open(name, access | _FLAGS, mode, dir_fd=folder)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise UserError(f"cannot {doing} {self._full(path)}: it is not a file; name a regular file",

@@ -44,6 +44,31 @@ MAX_ADDRESSES = 8                 # addresses kept for one node
 FORGET = 24 * 3600.0              # s a dead or departed node stays in the table
 REFUSALS = 2                      # refused dials after an EOF that make a node dead
 
+VIEW_EVERY = 1.0                  # s between two looks whether the own view has changed and must be told
+VIEW_PAUSE = 5.0                  # s between two questions to one peer whose view differs
+PING_EVERY = 10.0                 # s between two measured round trips on a link
+SAVE_EVERY = 5.0                  # s in which changes of the remembered nodes are gathered before they are written
+PUBLISH_EVERY = 0.1               # s in which changes are gathered before p2pstate is written
+COUNTERS_EVERY = 5.0              # s after which p2pstate is written even if only counters changed
+PORTS_TRIED = 64                  # root TCP ports tried from the wanted one upwards
+
+# Applications' files
+MAX_MANIFEST = 1 << 20            # bytes; one MANIFEST message
+MAX_FILES = 10_000                # files and empty folders of one version: what fits into a manifest at 60 characters a path
+MAX_APP_BYTES = 8 << 30           # bytes of one version; a larger one is a mistake or a bomb
+MAX_DEPTH = 16                    # components of a path
+MAX_PATH = 512                    # characters of a path; macOS allows 1,024 with the folders above
+MAX_APP_NAME = 64                 # characters of an application's name
+MAX_BLOCK = 1 << 20               # bytes of a file in one answer
+STORE_QUOTA = 64 << 30            # bytes of all installed versions
+DISK_RESERVE = 64 << 20           # bytes that stay free for the rest of the computer: a full disk breaks more than us
+
+# Who offers and holds which applications
+MAX_OFFERS = 1000                 # offers known; each is up to 0.5 KiB
+MAX_OFFERS_PUBLISHER = 64         # of these by one key: one publisher cannot fill the table
+MAX_HOLDINGS_NODE = 1024          # versions one node may say it holds
+MAX_HOLDINGS = 32_768             # in all, about 4 MB: in the open network anybody can be many nodes
+
 # Names and texts
 MAX_NAME = 64                     # cells shown of a foreign name
 MAX_LINE = 4096                   # bytes of a `say`
@@ -51,3 +76,5 @@ MAX_LINE = 4096                   # bytes of a `say`
 assert KEEPALIVE * 3 <= SILENCE < FORGET
 assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
 assert MAX_PENDING_ADDRESS < MAX_PENDING
+assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
+assert MAX_HOLDINGS_NODE < MAX_HOLDINGS and MAX_FILES * 60 < MAX_MANIFEST

@@ -60,6 +60,10 @@ class Links:
     def _dialler(self, connection):
         return self._me if connection.channel.outgoing else connection.peer_id
 
+    def everything(self):
+        """All ready connections, links or not."""
+        return list(self._by_id.values()) + self._others
+
     def watch(self, connection):
         """Sweep this one too, though it is no link."""
         self._others.append(connection)
@@ -77,14 +81,14 @@ class Links:
 
     def _tick(self):
         now = self._loop.now()
-        for connection in list(self._by_id.values()) + self._others:
+        for connection in self.everything():
             connection.sweep(now)
         self._timer = self._loop.call_later(limits.TICK, self._tick)
 
     def close(self, reason):
         """Say goodbye to all."""
         self._timer.cancel()
-        for connection in list(self._by_id.values()) + self._others:
+        for connection in self.everything():
             connection.finish(reason, leaving=True)
         self._by_id.clear()
         self._others.clear()

@@ -1,0 +1,258 @@
+"""Who is alive: the first form, in which the TCP connections tell.
+
+Decides and never acts. What happened goes in (`heard`, `linked`, `unlinked`, `dial_failed`), with the time;
+`effects()` gives what is to be done, as plain data; `deadline()` is the one moment at which it wants `time(now)`
+called. No socket and no clock, so that a simulation runs as many of these as it likes.
+
+Evidence is a node's own TLS connection. What a datagram or another node says about X is a hint: an address to
+dial. So a node that was only heard of is never alive, verified entries are never pushed out by unverified
+ones, and nobody is dead on hearsay: a connection ended, and the dials after it failed.
+"""
+
+import hashlib
+from collections import namedtuple
+
+from . import limits
+
+ALIVE, SUSPECT, DEAD, LEFT = "alive", "suspect", "dead", "left"
+STATES = (ALIVE, SUSPECT, DEAD, LEFT)
+
+# (state, what happened) -> state; what is not listed changes nothing
+NEXT = {
+    (SUSPECT, "linked"): ALIVE,
+    (DEAD, "linked"): ALIVE,
+    (LEFT, "linked"): ALIVE,
+    (ALIVE, "connection lost"): SUSPECT,
+    (ALIVE, "goodbye"): LEFT,
+    (SUSPECT, "goodbye"): LEFT,
+    (SUSPECT, "refused"): DEAD,
+    (SUSPECT, "overdue"): DEAD,
+}
+
+SUSPECT_FOR = 4.0            # s until a suspect that cannot be reached is dead; with SILENCE before, 10 s for a pulled cable
+UNVERIFIED_FOR = 60.0        # s a node that was only heard of stays in the table
+DIAL_DEAD_FOR = 3600.0       # s a dead node is still dialled, ever more rarely; a beacon starts it again
+
+Keep = namedtuple("Keep", "id addresses tag")          # connect to it and stay so, from now
+Release = namedtuple("Release", "id")                  # dial it no longer
+Changed = namedtuple("Changed", "member before after") # before is None for a newcomer, after None for a forgotten one
+Clone = namedtuple("Clone", "host")                    # another node runs with this node's identity
+
+
+class Member:
+    """One row of the table. Times are the loop's, s."""
+
+    def __init__(self, node_id, name, now):
+        self.id = node_id
+        self.name = name
+        self.state = SUSPECT
+        self.is_self = False
+        self.verified = False          # its own TLS has been seen
+        self.addresses = []            # (host, port), the best first
+        self.networks = []             # tags
+        self.nonce = 0
+        self.version = ""
+        self.rtt_s = None
+        self.first_seen_wall = 0.0
+        self.last_seen = now
+        self.since = now               # of the present state
+        self.hinted = None             # when a hint last made us dial
+        self.refused = 0
+        self.is_kept = False
+        self.was_told = False          # did people hear that it is here?
+
+    def add_address(self, host, port, is_proven):
+        """Remember where it may be; proven addresses come first and are not pushed out by hints."""
+        pair = (host, port)
+        if pair in self.addresses:
+            if not is_proven:
+                return
+            self.addresses.remove(pair)
+        if is_proven:
+            self.addresses.insert(0, pair)
+        elif len(self.addresses) < limits.MAX_ADDRESSES:
+            self.addresses.append(pair)
+        del self.addresses[limits.MAX_ADDRESSES:]
+
+
+class Membership:
+    """The table, and what follows from each piece of evidence."""
+
+    def __init__(self, me, name, nonce, now):
+        self.me = Member(me, name, now)
+        self.me.is_self = self.me.verified = True
+        self.me.state = ALIVE
+        self.me.nonce = nonce
+        self._members = {me: self.me}
+        self._effects = []
+
+    def __iter__(self):
+        return iter(list(self._members.values()))
+
+    def get(self, node_id):
+        """The member, or None."""
+        return self._members.get(node_id)
+
+    def alive(self):
+        """How many are alive, this node included."""
+        return sum(1 for member in self._members.values() if member.state == ALIVE)
+
+    def view(self):
+        """A digest of who is alive, the same on every node that sees the same (u64)."""
+        ids = sorted(member.id for member in self._members.values() if member.state == ALIVE)
+        return int.from_bytes(hashlib.sha256(b"".join(ids)).digest()[:8], "little")
+
+    # -- evidence
+
+    def remembered(self, node_id, name, addresses, tag, first_seen_wall, now):
+        """A node that was met in an earlier run: try where it was."""
+        member = self._member(node_id, name, now)
+        if member is None or member.is_self:
+            return
+        member.state = DEAD
+        member.first_seen_wall = first_seen_wall
+        member.networks = [tag]
+        for host, port in addresses[:limits.MAX_ADDRESSES]:
+            member.add_address(host, port, is_proven=False)
+        self._keep(member, tag)
+
+    def heard(self, node_id, name, host, port, nonce, tag, now):
+        """A hint that a node is at an address: a beacon (nonce of its start), or another node's word (nonce 0)."""
+        if node_id == self.me.id:
+            if nonce and nonce != self.me.nonce:
+                self._effects.append(Clone(host))
+            return
+        member = self._member(node_id, name, now)
+        if member is None:
+            return
+        if not member.verified:
+            member.name = name
+            member.networks = [tag]
+        news = nonce != 0 and nonce != member.nonce
+        if member.state == ALIVE and not news or member.state == LEFT and not news:
+            return
+        member.add_address(host, port, is_proven=False)
+        if member.hinted is None or now - member.hinted >= limits.HINT_PAUSE:
+            member.hinted = now
+            self._keep(member, tag, first=(host, port))
+
+    def linked(self, node_id, name, version, nonce, host, port, tag, now):
+        """A connection with it is ready: it is alive and is who it is. The strongest evidence there is."""
+        member = self._member(node_id, name, now, evict_verified=True)
+        if member is None:
+            return
+        member.name, member.version, member.nonce = name, version, nonce
+        member.verified = True
+        member.refused = 0
+        member.last_seen = now
+        if tag not in member.networks:
+            member.networks = (member.networks + [tag])[-16:]
+        if port:
+            member.add_address(host, port, is_proven=True)
+        self._happened(member, "linked", now)
+        if not member.is_kept:
+            self._keep(member, tag)
+
+    def unlinked(self, node_id, kind, now):
+        """Its connection ended; `kind` is LinkDown's, or "protocol"."""
+        member = self._members.get(node_id)
+        if member is None or member.is_self:
+            return
+        member.last_seen = now
+        member.refused = 0
+        if kind == "goodbye":
+            self._release(member)
+            self._happened(member, "goodbye", now)
+        else:
+            self._happened(member, "connection lost", now)
+
+    def dial_failed(self, node_id, kind, now):
+        """A dial of it failed with this kind of LinkDown."""
+        member = self._members.get(node_id)
+        if member is None or member.state != SUSPECT:
+            return
+        if kind == "refused":
+            member.refused += 1
+            if member.refused >= limits.REFUSALS and member.verified:
+                self._happened(member, "refused", now)
+
+    # -- time
+
+    def deadline(self):
+        """When `time` is to be called next (the loop's clock), or None."""
+        due = [at for at in (self._due(member) for member in self._members.values()) if at is not None]
+        return min(due) if due else None
+
+    def _due(self, member):
+        if member.is_self or member.state == ALIVE:
+            return None
+        if not member.verified and member.state == SUSPECT:
+            return member.since + UNVERIFIED_FOR
+        if member.state == SUSPECT:
+            return member.since + SUSPECT_FOR
+        if member.is_kept:
+            return member.since + DIAL_DEAD_FOR
+        return member.since + limits.FORGET
+
+    def time(self, now):
+        """Act on what is due."""
+        for member in list(self._members.values()):
+            due = self._due(member)
+            if due is None or due > now:
+                continue
+            if member.state == SUSPECT and member.verified:
+                self._happened(member, "overdue", now)
+            elif member.is_kept and member.state in (DEAD, LEFT):
+                self._release(member)
+            else:
+                self._forget(member)
+
+    def effects(self):
+        """What is to be done, in order; each is given once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # -- inside
+
+    def _member(self, node_id, name, now, evict_verified=False):
+        member = self._members.get(node_id)
+        if member is not None:
+            return member
+        if len(self._members) >= limits.MAX_MEMBERS and not self._make_room(evict_verified):
+            return None
+        member = self._members[node_id] = Member(node_id, name, now)
+        self._effects.append(Changed(member, None, SUSPECT))
+        return member
+
+    def _make_room(self, evict_verified):
+        candidates = [member for member in self._members.values()
+                      if not member.is_self and member.state != ALIVE and (evict_verified or not member.verified)]
+        if not candidates:
+            return False
+        self._forget(min(candidates, key=lambda member: (member.verified, member.last_seen, member.id)))
+        return True
+
+    def _forget(self, member):
+        self._release(member)
+        del self._members[member.id]
+        self._effects.append(Changed(member, member.state, None))
+
+    def _happened(self, member, event, now):
+        after = NEXT.get((member.state, event))
+        if after is None:
+            return
+        before, member.state, member.since = member.state, after, now
+        self._effects.append(Changed(member, before, after))
+
+    def _keep(self, member, tag, first=None):
+        member.is_kept = True
+        addresses = list(member.addresses)
+        if first in addresses:
+            addresses.remove(first)
+            addresses.insert(0, first)
+        self._effects.append(Keep(member.id, addresses, tag))
+
+    def _release(self, member):
+        if member.is_kept:
+            member.is_kept = False
+            self._effects.append(Release(member.id))

@@ -1,0 +1,293 @@
+"""The node's dealings with other nodes: hears them, dials them, keeps the table, remembers them on disk.
+
+Between the pure membership and the mechanisms: beacons, connections and failed dials go in as evidence, the
+effects that come out are carried out on the client. Nodes that see different sets of living nodes tell each
+other so by a digest (VIEW), and the one that lacks somebody asks (NODES): thus a node that reached one peer by
+`connect` finds the rest, also where no broadcast passes.
+"""
+
+import json
+
+from . import limits, membership, proto
+from .errors import LinkDown, P2PError, Refusal, UserError
+from .interfaces import is_nearby
+from .text import clean
+from .trust.ecc import node_id_text
+
+REMEMBERED = "nodes.json"
+MAX_REMEMBERED = 4 << 20       # bytes of that file
+_KINDS_BY_STATE = {state: number for number, state in enumerate(membership.STATES)}
+
+
+class Neighbours:
+    """`node` gives loop, name, port, nonce, identity, networks, client, links, log, notice and changed."""
+
+    def __init__(self, node):
+        self._node = node
+        self._loop = node.loop
+        self._timer = None
+        self._save_due = False
+        self._asked = {}                  # node ID -> when its view was last asked for
+        self._views = {}                  # node ID -> the view it last told
+        self._told_view = None
+        self._warned_clone = None
+        self._timers = []
+        self.on_gone = []                 # callables(member): dead or departed
+        self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
+        node.dispatch.request(proto.NODES, self._on_nodes)
+        node.dispatch.notice(proto.VIEW, self._on_view)
+        node.dispatch.request(proto.SAY, self._on_say)
+
+    def start(self):
+        """Dial whom we knew, and begin to compare views."""
+        self._load()
+        self.act()
+        self._timers = [self._loop.call_later(limits.VIEW_EVERY, self._compare),
+                        self._loop.call_later(limits.PING_EVERY, self._measure)]
+
+    def close(self):
+        """Stop the timers and write down whom we know."""
+        for timer in self._timers + ([self._timer] if self._timer else []):
+            timer.cancel()
+        self._save()
+
+    # -- evidence
+
+    def heard(self, sender, network, beacon, host):
+        """A beacon with a right MAC."""
+        if is_nearby(host, self._loop.interfaces()):
+            self.table.heard(sender, clean(beacon.name), host, beacon.port, beacon.nonce, network.tag, self._loop.now())
+            self.act()
+
+    def up(self, connection):
+        """A link is ready."""
+        hello = connection.hello
+        host = connection.channel.address[0]
+        port = connection.channel.address[1] if connection.channel.outgoing else hello.port
+        member_id = connection.peer_id
+        self._node.client.connected(member_id)
+        self.table.linked(member_id, clean(hello.name), clean(hello.version), hello.nonce, host, port,
+                          connection.channel.tag, self._loop.now())
+        member = self.table.get(member_id)
+        if member is None:
+            return
+        for other in hello.addresses:
+            if hello.port and is_nearby(other, self._loop.interfaces()):
+                member.add_address(clean(other), hello.port, is_proven=False)
+        if not member.first_seen_wall:
+            member.first_seen_wall = self._loop.wall()
+        self._views[member_id] = hello.view
+        self.act()
+        self._save_later()
+        self._loop.start(self._round_trip(connection))
+
+    def down(self, member_id, error):
+        """A link ended."""
+        kind = error.kind if isinstance(error, LinkDown) else "protocol"
+        self._views.pop(member_id, None)
+        self.table.unlinked(member_id, kind, self._loop.now())
+        self.act()
+        self._node.client.lost(member_id)
+
+    def dial_failed(self, member_id, error):
+        """A dial of a kept node failed."""
+        kind = error.kind if isinstance(error, LinkDown) else "protocol"
+        self.table.dial_failed(member_id, kind, self._loop.now())
+        self.act()
+
+    # -- effects
+
+    def act(self):
+        """Carry out what membership decided."""
+        changed = False
+        for effect in self.table.effects():
+            if isinstance(effect, membership.Keep):
+                self._node.client.keep(effect.id, effect.addresses, effect.tag)
+            elif isinstance(effect, membership.Release):
+                self._node.client.release(effect.id)
+            elif isinstance(effect, membership.Clone):
+                self._clone(effect.host)
+            else:
+                changed = True
+                self._changed(effect)
+        if changed:
+            self._node.touched()
+        self._arm()
+
+    def _arm(self):
+        if self._timer:
+            self._timer.cancel()
+        deadline = self.table.deadline()
+        self._timer = self._loop.call_at(deadline, self._due) if deadline is not None else None
+
+    def _due(self):
+        self._timer = None
+        self.table.time(self._loop.now())
+        self.act()
+
+    def _changed(self, effect):
+        member, after = effect.member, effect.after
+        if after == membership.ALIVE:
+            if effect.before != membership.SUSPECT or not member.was_told:
+                self._tell(member, "is here" if not member.was_told else "is back")
+            member.was_told = True
+        elif after in (membership.DEAD, membership.LEFT) and member.was_told:
+            self._tell(member, "left" if after == membership.LEFT else "is gone: its computer or its network does not answer")
+            member.was_told = False
+            for callback in self.on_gone:
+                callback(member)
+
+    def _tell(self, member, what):
+        label = self.label(member.id)
+        host = member.addresses[0][0] if member.addresses else "?"
+        self._node.log.write("node", f"{label} {node_id_text(member.id)} {what} ({host})")
+        self._node.notice(f"* {label} ({node_id_text(member.id)[:10]}) {what}")
+
+    def _clone(self, host):
+        if self._warned_clone != host:
+            self._warned_clone = host
+            self._node.log.write("clone", f"another node runs with this node's identity at {host}")
+            self._node.notice(f"! another node at {host} has this node's identity: its state folder was copied. "
+                              "Remove the copy's state folder; each computer makes its own")
+
+    # -- views
+
+    def _compare(self):
+        self._timers[0] = self._loop.call_later(limits.VIEW_EVERY, self._compare)
+        view = self.table.view()
+        links = list(self._node.links)
+        if view != self._told_view:
+            self._told_view = view
+            for connection in links:
+                connection.send(proto.VIEW, view=view)
+        now = self._loop.now()
+        for connection in links:
+            theirs = self._views.get(connection.peer_id, view)
+            if theirs != view and now - self._asked.get(connection.peer_id, -limits.VIEW_PAUSE) >= limits.VIEW_PAUSE:
+                self._asked[connection.peer_id] = now
+                self._loop.start(self.ask_view(connection))
+
+    def _on_view(self, connection, view):
+        self._views[connection.peer_id] = view.view
+
+    async def ask_view(self, connection):
+        """Learn whom a peer knows; what it says is a hint, to be dialled."""
+        try:
+            answer = await connection.request(proto.NODES)
+        except (LinkDown, Refusal):
+            return
+        interfaces = self._loop.interfaces()
+        for row in answer.nodes:
+            if row.state != _KINDS_BY_STATE[membership.ALIVE]:
+                continue
+            for host in row.addresses:
+                if is_nearby(host, interfaces):
+                    self.table.heard(row.id, clean(row.name), host, row.port, 0, connection.channel.tag, self._loop.now())
+        self.act()
+
+    async def _on_nodes(self, connection, _fields):
+        rows = []
+        now = self._loop.now()
+        local = connection.channel.is_loopback
+        for member in self.table:
+            if member.is_self or not member.verified or member.id == connection.peer_id or not member.addresses:
+                continue
+            hosts = [host for host, _ in member.addresses if "%" not in host and (local or not host.startswith(("127.", "::1")))]
+            if hosts:
+                rows.append({"id": member.id, "name": member.name, "addresses": hosts, "port": member.addresses[0][1],
+                             "state": _KINDS_BY_STATE[member.state], "age_s": int(max(0, now - member.last_seen))})
+        return {"nodes": rows}
+
+    async def _on_say(self, connection, said):
+        label = self.label(connection.peer_id)
+        self._node.notice(f"<{label}> {clean(said.text, limits.MAX_LINE)}")
+        self._node.log.write("say", f"{label}: {said.text}")
+        return {}
+
+    # -- round trips
+
+    def _measure(self):
+        self._timers[1] = self._loop.call_later(limits.PING_EVERY, self._measure)
+        for connection in self._node.links:
+            self._loop.start(self._round_trip(connection))
+
+    async def _round_trip(self, connection):
+        began = self._loop.now()
+        try:
+            await connection.request(proto.PING)
+        except (LinkDown, Refusal):
+            return
+        connection.rtt_s = self._loop.now() - began
+        member = self.table.get(connection.peer_id)
+        if member:
+            member.rtt_s = connection.rtt_s
+
+    # -- names
+
+    def find(self, word):
+        """The one member that a person means by a name, an ID prefix, or name@idprefix. Raises UserError."""
+        name, _, prefix = word.partition("@")
+        found = []
+        for member in self.table:
+            text = node_id_text(member.id)
+            if prefix:
+                fits = member.name == name and text.startswith(prefix)
+            else:
+                fits = member.name == word or len(word) >= 4 and text.startswith(word)
+            if fits:
+                found.append(member)
+        if len(found) > 1:
+            alive = [member for member in found if member.state == membership.ALIVE]
+            candidates = sorted(f"{member.name}@{node_id_text(member.id)[:6]}" for member in found)
+            if len(alive) != 1:
+                raise UserError(f"{clean(word)} is ambiguous: say {' or '.join(candidates[:8])}", code="ambiguous-node")
+            found = alive
+        if not found:
+            raise UserError(f"{clean(word)}: no such node here. `nodes` lists who is; `connect HOST` reaches one that broadcast does not",
+                            code="no-such-node")
+        return found[0]
+
+    def label(self, member_id):
+        """What to call a node on a screen: its name, and some of its ID where another node has the same name."""
+        member = self.table.get(member_id)
+        text = node_id_text(member_id)
+        if member is None or not member.name:
+            return text[:10]
+        twins = [other for other in self.table if other.name.lower() == member.name.lower() and other.id != member_id]
+        return f"{member.name}@{text[:6]}" if twins else member.name
+
+    def sorted(self):
+        """All members, this node first, then by name and ID."""
+        return sorted(self.table, key=lambda member: (not member.is_self, member.name, member.id))
+
+    # -- what is remembered between runs
+
+    def _load(self):
+        path = self._node.path(REMEMBERED)
+        if not self._node.disk.exists(path):
+            return
+        try:
+            rows = json.loads(self._node.disk.read_bytes(path, MAX_REMEMBERED).decode("utf-8"))
+            for row in rows[:limits.MAX_MEMBERS - 1]:
+                addresses = [(str(host), int(port)) for host, port in row["addresses"]]
+                self.table.remembered(bytes.fromhex(row["id"]), clean(row["name"]), addresses, bytes.fromhex(row["network"]),
+                                      float(row["first_seen"]), self._loop.now())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
+
+    def _save_later(self):
+        if not self._save_due:
+            self._save_due = True
+            self._loop.call_later(limits.SAVE_EVERY, self._save)
+
+    def _save(self):
+        if not self._save_due:
+            return
+        self._save_due = False
+        rows = [{"id": member.id.hex(), "name": member.name, "addresses": member.addresses, "network": member.networks[0].hex(),
+                 "first_seen": member.first_seen_wall}
+                for member in self.sorted() if member.verified and not member.is_self and member.addresses]
+        try:
+            self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
+        except P2PError as error:
+            self._node.log.write("disk", str(error))

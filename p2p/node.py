@@ -1,0 +1,333 @@
+"""The root: the one object that knows everybody else.
+
+It makes the parts, hands each what arrives, and lets go of them in the reverse order. The parts know it only
+as the place where they find each other; the deciding ones (membership, consent, sessions) not even that.
+
+What a connection may ask depends on who it is, and that is decided here, once, when it becomes ready: another
+node gets the peers' handlers; this node's own ID, from loopback only, gets the owner's or an instance's, by the
+role that its HELLO claims and, for an instance, the token of its session. Each role has a dispatch table of its
+own, so a peer cannot even name a command.
+"""
+
+import os
+
+from . import __version__, limits, proto, system
+from .broadcaster import Broadcaster
+from .client import Client
+from .connection import Dispatch, Traffic
+from .errors import LinkDown, PeerError, UserError
+from .launching import Launcher
+from .links import Links
+from .log import Log
+from .neighbours import Neighbours
+from .offers import Offers
+from .owner import Owners
+from .publishing import Publisher
+from .server import Server
+from .tasks import Event
+from .text import clean
+from .trust.ecc import node_id_text
+from .trust.identity import Identity
+from .trust.networks import Networks, check_tls
+
+INCARNATION = "incarnation"
+MAX_REFUSED_KINDS = 64
+
+
+class Node:
+    """One running root. Make it, `await start()`, and `await stop()`."""
+
+    def __init__(self, loop, home, name=None, port=limits.PORT, app_ports=None, entry=None):
+        self.loop = loop
+        self.home = os.path.abspath(home)
+        self.name = clean(name or system.host_name()) or "node"
+        self.version = __version__
+        self.entry = entry
+        self.app_ports = app_ports
+        self.wanted_port = port
+        self.disk = loop.disk
+        self.nonce = int.from_bytes(loop.entropy(8), "little") or 1
+        self.started_at = loop.now()
+        self.refused = {}                # reason -> count, for `stats`
+        self.past_traffic = Traffic()    # of connections that are gone
+        self.watchers = []               # callables(text): the shells
+        self.changed = Event(loop)       # something that people or verbs wait for has changed
+        self.dispatch = Dispatch()       # what peers may ask
+        self.owner_dispatch = Dispatch()
+        self.instance_dispatch = Dispatch()
+        self.stopped = loop.future()
+        self._lock = None
+        self._closing = False
+
+    def path(self, *parts):
+        """A path below the home."""
+        return os.path.join(self.home, *parts)
+
+    # -- life
+
+    async def start(self):
+        """Take the home, open the ports, speak. Raises UserError with nothing left behind."""
+        check_tls()
+        self._take_home()
+        try:
+            self._make_parts()
+        except BaseException:
+            self._lock.release()
+            raise
+        self.neighbours.start()
+        self.broadcaster.start()
+        self.publisher.start()
+        self.log.write("root", f"{self.name} {self.identity.text} started on port {self.port}, version {self.version}")
+        self.loop.start(self.offers.start())
+
+    def _take_home(self):
+        self.identity_home_check()
+        self._lock = system.HomeLock(self.path("lock"))
+        if not self._lock.acquire():
+            pid = self._lock.holder()
+            raise UserError(f"a root already runs on {self.home}{f' (pid {pid})' if pid else ''}: "
+                            "use it, end it with `down`, or take another --home", code="running")
+
+    def identity_home_check(self):
+        """The home must be a folder of this user's alone."""
+        from .trust.identity import prepare_home
+        prepare_home(self.disk, self.home)
+
+    def _make_parts(self):
+        loop = self.loop
+        self.log = Log(loop, self.path("log"))
+        self.identity = Identity.load_or_create(self.disk, self.home, loop.entropy)
+        self.networks = Networks(self.home, self.identity, self.disk, loop.entropy)
+        me = self.identity.node_id
+        self.client = Client(loop, self.networks, self, on_failure=lambda node_id, error: self.neighbours.dial_failed(node_id, error))
+        self.server = self._listen()
+        self.port = self.server.port
+        self.neighbours = Neighbours(self)
+        self.find, self.label, self.members = self.neighbours.find, self.neighbours.label, self.neighbours.sorted
+        self.links = Links(loop, me, self.neighbours.up, lambda node_id, connection, error: self.neighbours.down(node_id, error))
+        self.offers = Offers(self)
+        self.launcher = Launcher(self)
+        self.neighbours.on_gone.append(lambda member: self.launcher.node_gone(member.id))
+        self.owners = Owners(self)
+        self.publisher = Publisher(self)
+        self.broadcaster = Broadcaster(
+            loop, me, self.networks, self._next_incarnation(), self.wanted_port or self.port, self._beacon,
+            self.neighbours.heard, self._datagram_refused, self.neighbours.table.alive)
+        if not self.broadcaster.can_hear:
+            self.log.write("root", f"UDP port {self.wanted_port} is held by another program: others' beacons are not heard here; "
+                                   "use `connect HOST`")
+
+    def _listen(self):
+        last = min(self.wanted_port + limits.PORTS_TRIED, 65536) if self.wanted_port else 1
+        for port in range(self.wanted_port, last):
+            try:
+                return Server(self.loop, self.networks, self, port)
+            except PermissionError:
+                raise UserError(f"port {port}: this user may not listen there; take --port 1024 or above", code="port")
+            except OSError:
+                continue
+        raise UserError(f"ports {self.wanted_port} to {last - 1} are all in use; choose another with --port", code="port")
+
+    def _next_incarnation(self):
+        path = self.path(INCARNATION)
+        try:
+            before = int(self.disk.read_bytes(path, 32)) if self.disk.exists(path) else 0
+        except ValueError:
+            before = 0
+        # The clock too, so that a state folder restored from a backup is not stale to those who remember.
+        now = max(before + 1, int(self.loop.wall()))
+        self.disk.write_atomic(path, b"%d\n" % now)
+        return now
+
+    async def stop(self, reason="the root was stopped"):
+        """Say goodbye, end the jobs, close everything."""
+        if self._closing:
+            return
+        self._closing = True
+        await self.launcher.stop()
+        self.neighbours.close()
+        self.broadcaster.close()
+        self.client.close()
+        self.server.close()
+        self.links.close(reason)
+        self.publisher.close()
+        self.log.write("root", f"stopped: {reason}")
+        await self.loop.sleep(0.05)      # a turn or two for the goodbyes
+        self.owners.close()
+        self._lock.release()
+        self.stopped.set(None)
+
+    # -- what people see
+
+    def notice(self, text):
+        """A line for every shell, cleaned here."""
+        line = clean(text, 1000)
+        for watcher in list(self.watchers):
+            watcher(line)
+
+    def touched(self):
+        """Something changed that verbs wait for or p2pstate shows."""
+        self.changed.notify()
+        self.publisher.due()
+
+    # -- as the owner of connections
+
+    def greeting(self, connection):
+        """This node's HELLO."""
+        local = connection.channel.is_loopback
+        hosts = [address.host for interface in self.loop.interfaces() for address in interface.addresses
+                 if local or not interface.is_loopback]
+        return {"role": proto.NODE, "name": self.name, "version": self.version, "nonce": self.nonce, "port": self.port,
+                "abilities": 0, "networks": self.networks.tags, "addresses": hosts[:limits.MAX_ADDRESSES],
+                "view": self.neighbours.table.view()}
+
+    def _beacon(self):
+        name = self.name.encode("utf-8")[:200].decode("utf-8", "ignore")
+        return {"name": name, "port": self.port, "nonce": self.nonce, "view": self.neighbours.table.view()}
+
+    def connection_ready(self, connection):
+        """Both HELLOs are heard: decide what this connection is."""
+        role = connection.hello.role
+        if connection.peer_id != self.identity.node_id:
+            if role != proto.NODE:
+                raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")
+            if self.links.adopt(connection):
+                self.offers.greet(connection)
+            return
+        if not connection.channel.is_loopback:
+            self.neighbours.table.heard(self.identity.node_id, "", connection.channel.address[0], 0, connection.hello.nonce,
+                                        connection.channel.tag, self.loop.now())
+            self.neighbours.act()
+            raise PeerError(f"{connection.channel.address[0]} shows this node's own identity", "identity")
+        connection.silence = None
+        if role == proto.OWNER:
+            connection.owner = OwnRole(self.owner_dispatch, self, self.owners.adopt, self.owners.lost)
+        elif role == proto.INSTANCE:
+            connection.owner = OwnRole(self.instance_dispatch, self, self.launcher.adopt, self.launcher.lost)
+        else:
+            raise PeerError("this node dialled itself", "self")
+        self.links.watch(connection)
+        connection.owner.adopt(connection)
+
+    def connection_lost(self, connection, error):
+        """A ready connection with another node ended."""
+        self.forget_connection(connection, error)
+
+    def forget_connection(self, connection, error):
+        """Keep its counts, say why it ended."""
+        self.past_traffic.add(connection.traffic)
+        if isinstance(error, PeerError):
+            self._refused(error.reason, f"{connection.channel.address[0]} {self.label(connection.peer_id)}: dropped: {error}")
+        self.links.lost(connection, error)
+
+    def connection_refused(self, connection, error):
+        """A connection that never became ready."""
+        self.past_traffic.add(connection.traffic)
+        if isinstance(error, PeerError):
+            self._refused(error.reason, f"{connection.channel.address[0]}: {error}")
+
+    def _datagram_refused(self, reason, host):
+        self._refused(f"udp-{reason}", f"a datagram from {host}: {reason}")
+
+    def _refused(self, reason, text):
+        if reason not in self.refused and len(self.refused) >= MAX_REFUSED_KINDS:
+            reason = "other"
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.log.write("refused", text)
+
+    # -- what services and verbs ask
+
+    def link(self, node_id):
+        """The ready connection with a node, or None."""
+        connection = self.links.get(node_id)
+        return connection if connection is not None and connection.is_ready else None
+
+    def send(self, node_id, message, **fields):
+        """A notice to a node; False if there is no connection with it."""
+        connection = self.link(node_id)
+        if connection is None:
+            return False
+        connection.send(message, **fields)
+        return True
+
+    async def request(self, node_id, message, timeout=limits.REQUEST_TIMEOUT, **fields):
+        """The answer's fields. Raises LinkDown or Refusal."""
+        connection = self.link(node_id)
+        if connection is None:
+            raise LinkDown(f"{self.label(node_id)} is not connected", "unreachable")
+        return await connection.request(message, timeout, **fields)
+
+    async def ping(self, node_id):
+        """One round trip, s."""
+        began = self.loop.now()
+        if node_id != self.identity.node_id:
+            await self.request(node_id, proto.PING)
+        return self.loop.now() - began
+
+    async def connect(self, host, port):
+        """Dial an address or a name that a person gave; the Member behind it. Raises UserError."""
+        addresses = await self.loop.resolve(host, port)
+        tag = self.networks.tags[0]
+        try:
+            connection = await self.client.dial(addresses, tag)
+        except LinkDown as error:
+            raise UserError(f"cannot reach {clean(host)} port {port}: {error}. Is p2pframe running there, and does its firewall let "
+                            f"TCP {port} in?", code="unreachable")
+        except PeerError as error:
+            raise UserError(f"{clean(host)} port {port} does not let this node in: {error}", code="refused")
+        member = self.neighbours.table.get(connection.peer_id)
+        if member is None:
+            raise UserError(f"{clean(host)} is this very node", code="self")
+        self.loop.start(self.neighbours.ask_view(self.links.get(connection.peer_id) or connection))
+        return member
+
+    def traffic(self):
+        """All that went over TCP since the start."""
+        total = Traffic()
+        total.add(self.past_traffic)
+        for connection in self.links.everything():
+            total.add(connection.traffic)
+        return total
+
+    def statistics(self):
+        """What `stats` prints."""
+        loop, tcp, uptime = self.loop, self.traffic(), max(1e-9, self.loop.now() - self.started_at)
+        per_node = []
+        for connection in sorted(self.links, key=lambda link: link.peer_id):
+            traffic = connection.traffic
+            per_node.append({"id": node_id_text(connection.peer_id), "name": self.label(connection.peer_id),
+                             "in_bytes": traffic.in_bytes, "out_bytes": traffic.out_bytes,
+                             "rtt_ms": _milliseconds(connection.rtt_s)})
+        return {
+            "uptime_s": round(uptime, 3),
+            "loop": {"turns": loop.turns, "busy_percent": round(100 * loop.busy_s / uptime, 3), "worst_ms": round(loop.worst_s * 1e3, 3)},
+            "tcp": {"in_bytes": tcp.in_bytes, "out_bytes": tcp.out_bytes, "in_messages": tcp.in_messages,
+                    "out_messages": tcp.out_messages, "connections": len(self.links.everything())},
+            "udp": dict(self.broadcaster.traffic, connections=0),
+            "nodes": per_node,
+            "messages": {proto.describe(number): {"in": came, "out": went} for number, (came, went) in sorted(tcp.kinds.items())},
+            "refused": dict(sorted(self.refused.items())),
+        }
+
+
+class OwnRole:
+    """The owner of a connection that this node's own identity opened: with the handlers of its role alone."""
+
+    def __init__(self, dispatch, node, adopt, lost):
+        self.dispatch = dispatch
+        self.adopt = adopt
+        self._node = node
+        self._lost = lost
+
+    def greeting(self, connection):
+        """As the node's."""
+        return self._node.greeting(connection)
+
+    def connection_lost(self, connection, error):
+        """Tell whose it was."""
+        self._node.forget_connection(connection, error)
+        self._lost(connection)
+
+
+def _milliseconds(seconds):
+    return None if seconds is None else round(seconds * 1e3, 3)
