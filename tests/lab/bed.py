@@ -145,7 +145,8 @@ class Lab:
 
     def _apply_rules(self):
         """Replaces the whole table in one transaction: there is no moment with half of the rules."""
-        rules = "\n".join(f"    {way} {host.port} {rule}" for host, rule in self._rules for way in ("iifname", "oifname"))
+        rules = "\n".join(f"    {way} {host.port} {rule}"
+                          for host, rule in self._rules for way in ("iifname", "oifname"))
         self.ip("ip", "netns", "exec", self.switch_name, "nft", "-f", "-", input=(
             "table bridge lab\ndelete table bridge lab\ntable bridge lab {\n  chain forward {\n"
             f"    type filter hook forward priority 0; policy accept;\n{rules}\n  }}\n}}\n"))

@@ -157,7 +157,7 @@ class Host:
         wait_until(lambda: "LOWER_UP" in self.run(["ip", "link", "show", "eth0"]).stdout, 5.0, "the carrier")
 
     def filter(self, *words):
-        """The switch applies an nftables rule to all that comes from or goes to this host: ("tcp", "dport", 4000, "drop")."""
+        """The switch applies an nftables rule to all from and to this host: filter("tcp", "dport", 4000, "drop")."""
         self.lab.add_rule(self, " ".join(map(str, words)))
 
     def block_broadcast(self):
