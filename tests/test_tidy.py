@@ -318,13 +318,6 @@ def functions_and_files_stay_short(file):
 
 
 @rule
-def lines_fit(file):
-    for number, line in enumerate(file.lines, 1):
-        if len(line) > 120:
-            yield number, f"{len(line)} characters: at most 120"
-
-
-@rule
 def only_faces_print(file):
     if not file.product or FLOOR.get(file.key, FACES) >= FACES:
         return
@@ -419,7 +412,6 @@ SAMPLES = [
     ("public_names_are_explained", "p2p/node.py", "class Node:\n    pass"),
     ("functions_and_files_stay_short", "p2p/node.py", "def f():\n" + "    g()\n" * 60),
     ("functions_and_files_stay_short", "tests/test_x.py", "g()\n" * 501),
-    ("lines_fit", "tests/test_x.py", "x = " + "1" * 120),
     ("only_faces_print", "p2p/node.py", "print('hello')"),
     ("nothing_foreign_is_executed", "p2p/state.py", "import pickle"),
     ("nothing_foreign_is_executed", "p2p/message.py", "eval('1')"),
