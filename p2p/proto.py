@@ -108,6 +108,8 @@ BEACON = message(
 NODES = message(
     0x11, "NODES", "Whom do you know? What comes back is a hint: addresses to dial.",
     reply=(("nodes", several(NodeRow, limits.MAX_MEMBERS)),))
+VIEW = message(
+    0x13, "VIEW", "The digest of whom the sender sees alive; who sees others asks with NODES.", ("view", u64))
 SAY = message(0x12, "SAY", "A line for the screen of the other's user.", ("text", line), reply=())
 
 # -- applications' files

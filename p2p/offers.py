@@ -1,0 +1,254 @@
+"""Applications: what this node offers and holds, what the others do, and bringing a version here.
+
+An offer is signed by its publisher, so anybody who holds a version may pass the offer on and nobody can make
+one in another's name. Each node tells its links all offers it knows and all versions it holds, when they meet
+and when that changes.
+
+Which publisher's "chat" is meant, where several offer one: this node's own; else the one whose version is
+installed here; else the only one. Otherwise the person must say `chat@bob`; a stranger who offers a newer
+"chat" never slips in by its name.
+"""
+
+import os
+
+from . import limits, proto
+from .errors import P2PError, PeerError, UserError
+from .sync.catalogue import Catalogue, Offer
+from .sync.manifest import app_name_fault, check_app_name, missing
+from .sync.store import Store
+from .sync.transfer import Fetch, Progress, fetch_manifest
+from .text import clean
+from .trust.ecc import node_id_text
+
+CATALOGUE_FILE = "catalogue"
+ANNOUNCE_AFTER = 0.05        # s in which changes are gathered before the links are told
+WITHDRAWN = bytes(32)
+MAX_HOLDINGS = 4096
+
+
+class Offers:
+    """`node` gives loop, disk, home, identity, networks, dispatch, links, request, label, log, notice, touched."""
+
+    def __init__(self, node):
+        self._node = node
+        self._loop = node.loop
+        self._me = node.identity.node_id
+        self._due = False
+        self._bringing = {}           # (name, version) -> Future of the folder
+        self.store = Store(node.home, node.disk)
+        self.catalogue = Catalogue()
+        node.dispatch.request(proto.MANIFEST, self._on_manifest)
+        node.dispatch.request(proto.BLOCK, self._on_block)
+        node.dispatch.notice(proto.CATALOGUE, self._on_catalogue)
+
+    async def start(self):
+        """Clear away what a crash left, and remember what is offered and held."""
+        await self._loop.work(self.store.recover)
+        path = self._node.path(CATALOGUE_FILE)
+        if self._node.disk.exists(path):
+            try:
+                known = proto.CATALOGUE.unpack(self._node.disk.read_bytes(path, limits.MAX_BODY))
+                for row in known.offers:
+                    self.catalogue.add(Offer(**vars(row)))
+            except PeerError:
+                self._node.log.write("disk", f"{path} cannot be read; applications must be shared again")
+        await self._holdings_changed()
+
+    # -- telling each other
+
+    def greet(self, connection):
+        """A new link: tell it everything."""
+        connection.send(proto.CATALOGUE, **self._everything())
+
+    def _everything(self):
+        holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me)]
+        return {"offers": [offer.row() for offer in self.catalogue.offers()], "holdings": holdings[:MAX_HOLDINGS]}
+
+    async def _holdings_changed(self):
+        self.catalogue.holds(self._me, await self._loop.work(self.store.holdings))
+        self._announce()
+
+    def _announce(self):
+        self._node.touched()
+        if not self._due:
+            self._due = True
+            self._loop.call_later(ANNOUNCE_AFTER, self._tell_all)
+
+    def _tell_all(self):
+        self._due = False
+        everything = self._everything()
+        for connection in self._node.links:
+            connection.send(proto.CATALOGUE, **everything)
+        try:
+            self._node.disk.write_atomic(self._node.path(CATALOGUE_FILE), proto.CATALOGUE.pack(**everything))
+        except P2PError as error:
+            self._node.log.write("disk", str(error))
+
+    def _on_catalogue(self, connection, told):
+        if any(app_name_fault(row.name) for row in told.holdings + told.offers):
+            raise PeerError("its catalogue has a name that no application may have", "name")
+        self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
+        fresh = [offer for offer in (Offer(**vars(row)) for row in told.offers) if self.catalogue.is_news(offer)]
+        if fresh:
+            self._loop.start(self._verify(connection.peer_id, fresh))
+        self._node.touched()
+
+    async def _verify(self, teller, offers):
+        news = passed_on = False
+        for offer in offers:
+            if not await self._loop.work(offer.is_authentic):
+                self._node.log.write("refused", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
+                continue
+            if self.catalogue.add(offer):
+                news = True
+                passed_on |= offer.publisher_id != teller
+                if offer.version != WITHDRAWN:
+                    self._node.log.write("offer", f"{self._node.label(offer.publisher_id)} offers {offer.name} {offer.version.hex()[:12]}")
+        if passed_on:
+            self._announce()
+        elif news:
+            self._node.touched()
+
+    def gone(self, node_id):
+        """A node that is dead or has left serves nothing."""
+        self.catalogue.forget(node_id)
+        self._node.touched()
+
+    # -- serving
+
+    async def _on_manifest(self, connection, asked):
+        manifest = await self._loop.work(self.store.manifest, asked.version)
+        return {"manifest": manifest.encode()}
+
+    async def _on_block(self, connection, asked):
+        await connection.room()
+        return {"data": await self._loop.work(self.store.read_block, asked.digest, asked.offset, asked.length)}
+
+    # -- sharing
+
+    async def share(self, folder, name=None, network=None):
+        """Offer a folder, or its new version. Raises UserError."""
+        folder = os.path.abspath(folder)
+        name = name or os.path.basename(folder)
+        check_app_name(name)
+        names = [known.name for known in self._node.networks.all()]
+        if network is not None and network not in names:
+            raise UserError(f"{clean(network)}: this node is not in such a network; it is in {', '.join(names)}", code="no-such-network")
+        manifest = await self._loop.work(self.store.install_folder, folder, name)
+        await self._publish(name, manifest.version, network or names[0], manifest.files, manifest.bytes)
+        await self._holdings_changed()
+        self._node.log.write("share", f"{name} {manifest.version.hex()[:12]}: {manifest.files} files, {manifest.bytes} bytes")
+        return {"name": name, "version": manifest.version.hex(), "files": manifest.files, "bytes": manifest.bytes}
+
+    async def unshare(self, name):
+        """Offer it no longer; what others have fetched stays theirs."""
+        offer = self.catalogue.newest(name, self._me)
+        if offer is None:
+            raise UserError(f"{clean(name)}: not shared from here. `apps` lists what is", code="no-such-app")
+        await self._publish(name, WITHDRAWN, offer.network, 0, 0)
+        self._announce()
+
+    async def _publish(self, name, version, network, files, size):
+        last = self.catalogue.serial(name, self._me)
+        serial = max(last + 1, int(self._loop.wall() * 1000))
+        offer = await self._loop.work(Offer.signed, self._node.identity.key, name, version, serial, network, files, size)
+        self.catalogue.add(offer)
+
+    # -- choosing
+
+    def newest(self, word):
+        """The offer that a person means by NAME or NAME@PUBLISHER. Raises UserError."""
+        name, _, publisher = word.partition("@")
+        offers = [offer for offer in self.catalogue.offers() if offer.name == name and offer.version != WITHDRAWN]
+        if publisher:
+            wanted = self._node.find(publisher).id
+            offers = [offer for offer in offers if offer.publisher_id == wanted]
+        if not offers:
+            raise UserError(f"{clean(word)}: no such application here. `apps` lists them; `share DIR` offers one", code="no-such-app")
+        by_publisher = {}
+        for offer in sorted(offers, key=lambda offer: offer.serial):
+            by_publisher[offer.publisher_id] = offer
+        if len(by_publisher) == 1 or self._me in by_publisher:
+            return by_publisher.get(self._me) or offers[-1]
+        held = [version for held_name, version in self.catalogue.held_by(self._me) if held_name == name]
+        known = [offer for offer in by_publisher.values() if any(
+            other.version in held for other in self.catalogue.history(name, offer.publisher_id))]
+        if len(known) == 1:
+            return known[0]
+        choices = sorted(f"{name}@{self._node.label(node_id)}" for node_id in by_publisher)
+        raise UserError(f"{clean(name)}: several nodes offer it: say {' or '.join(choices[:8])}", code="ambiguous-app")
+
+    def rows(self):
+        """What `apps` lists."""
+        mine = self.catalogue.held_by(self._me)
+        rows = []
+        for offer in self.catalogue.offers():
+            if offer.version == WITHDRAWN:
+                continue
+            holders = self.catalogue.holders(offer.name, offer.version)
+            rows.append({"name": offer.name, "version": offer.version.hex(), "publisher": node_id_text(offer.publisher_id),
+                         "network": offer.network, "files": offer.files, "bytes": offer.bytes,
+                         "installed": (offer.name, offer.version) in mine,
+                         "holders": [self._node.label(node_id) for node_id in sorted(holders)]})
+        return sorted(rows, key=lambda row: (row["name"], row["publisher"]))
+
+    # -- fetching
+
+    async def bring(self, name, version, prefer=None, source=None, limit=None, progress=None):
+        """The folder of this version, fetched where it is not here. Raises UserError; then nothing has changed."""
+        check_app_name(name)
+        if await self._loop.work(self.store.is_installed, name, version):
+            return self.store.folder(name, version)
+        key = (name, version)
+        if key not in self._bringing:
+            task = self._bringing[key] = self._loop.start(self._bring(name, version, prefer, source, limit, progress))
+            task.add_callback(lambda done: self._bringing.pop(key, None))
+        return await self._bringing[key]
+
+    def _holders(self, name, version, prefer, source):
+        holders = [node_id for node_id in self.catalogue.holders(name, version) if self._node.link(node_id)]
+        if source is not None:
+            return [source]
+        if prefer is not None and self._node.link(prefer) and prefer not in holders:
+            holders.append(prefer)
+        return sorted(holders, key=lambda node_id: (node_id != prefer, node_id))
+
+    async def _bring(self, name, version, prefer, source, limit, progress):
+        progress = progress or Progress(self._loop)
+        holders = self._holders(name, version, prefer, source)
+        manifest = await fetch_manifest(self._node.request, version, holders)
+        progress.bytes = manifest.bytes
+        staging = await self._loop.work(self.store.begin, name, manifest)
+        try:
+            await Fetch(self._loop, self._node.request, staging, holders, progress, limit).run()
+            await self._loop.work(staging.commit)
+        finally:
+            await self._loop.work(staging.close)      # what was verified stays for the next try
+        self._node.log.write("sync", f"{name} {version.hex()[:12]} is here: {progress.fetched} of {manifest.bytes} bytes fetched")
+        await self._holdings_changed()
+        return self.store.folder(name, version)
+
+    async def sync(self, names, source=None, dry_run=False, limit=None, progress=None):
+        """Bring these (or all installed) applications to their newest offered version; rows as `sync` prints them."""
+        rows = []
+        if not names:
+            installed = sorted({name for name, _ in self.catalogue.held_by(self._me)})
+            names = [name for name in installed if any(offer.name == name and offer.version != WITHDRAWN for offer in self.catalogue.offers())]
+        for word in names:
+            offer = self.newest(word)
+            rows.append(await self._sync_one(offer, source, dry_run, limit, progress or (lambda name, progress: None)))
+        return rows
+
+    async def _sync_one(self, offer, source, dry_run, limit, watch):
+        progress = Progress(self._loop)
+        began = self._loop.now()
+        watch(offer.name, progress)
+        if dry_run:
+            if not await self._loop.work(self.store.is_installed, offer.name, offer.version):
+                manifest = await fetch_manifest(self._node.request, offer.version,
+                                                self._holders(offer.name, offer.version, offer.publisher_id, source))
+                progress.fetched = sum(size for _, size in missing(manifest, await self._loop.work(self.store.contents)))
+        else:
+            await self.bring(offer.name, offer.version, offer.publisher_id, source, limit, progress)
+        return {"name": offer.name, "version": offer.version.hex(), "bytes": offer.bytes, "fetched": progress.fetched,
+                "seconds": round(self._loop.now() - began, 3), "peers": [self._node.label(peer) for peer in progress.peers]}
