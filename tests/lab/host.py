@@ -46,7 +46,10 @@ class Running(subprocess.Popen):
 
 
 class Host:
-    """One computer: `name`, `address` (IPv4), `link_local` (IPv6, to be used with %eth0), `folder` for its files."""
+    """One computer: `name`, `address` (IPv4), `link_local` (IPv6, to be used with %eth0), `folder` for its files.
+
+    `python` may be set to another interpreter (see tests/interpreters.py) before anything is started.
+    """
 
     def __init__(self, lab, number, address, link_local):
         self.lab, self.number = lab, number
@@ -56,6 +59,7 @@ class Host:
         self.address, self.link_local = address, link_local
         self.folder = lab.folder / self.name
         self.folder.mkdir()
+        self.python = sys.executable
         self._started = 0
 
     # Programs
@@ -112,7 +116,7 @@ class Host:
 
     def p2p_argv(self, *args, home="home"):
         """The command line of `p2pframe.py --home … ARGS`, for `start` and `terminal`."""
-        return [sys.executable, self.lab.program, "--home", self.home(home), *args]
+        return [self.python, self.lab.program, "--home", self.home(home), *args]
 
     def p2p(self, *args, home="home", timeout=30.0, input=None, env=None, cwd=None):
         """Runs `p2pframe.py --home … ARGS` to the end; CompletedProcess."""

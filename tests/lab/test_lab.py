@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.interpreters import interpreters
 from tests.lab import Lab, bed
 from tests.lab.host import REPOSITORY
 from tests.waiting import wait_until
@@ -70,7 +71,7 @@ if args[-1] == "up":
         signal.pause()
 if not os.path.exists(up):
     sys.exit(print("no root", file=sys.stderr) or 3)
-print(json.dumps({"name": open(up).read(), "args": args}) if "--json" in args else "it runs")
+print(json.dumps({"name": open(up).read(), "args": args, "python": list(sys.version_info[:2])}) if "--json" in args else "it runs")
 """
 
 
@@ -246,6 +247,8 @@ def test_nodes_are_started_asked_and_stopped(tmp_path):
         one.root(home="second")                                  # two nodes on one host
         assert one.json("id", home="second")["name"] == "host1-second"
         assert one.json("nodes", "--wait", "2")["args"][-3:] == ["nodes", "--wait", "2"]
+        for version, two.python in interpreters().items():       # each host may run another Python
+            assert two.json("id")["python"] == list(version)
         assert roots[0].stop() == 0 and "goodbye" in roots[0].output()
         with pytest.raises(AssertionError, match="no root"):
             one.json("id")
