@@ -17,11 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     # 0: pure: no I/O, no clock, no randomness
     "errors limits codec proto text datagram membership message trust.ecc trust.x509 "
-    "sync.manifest",
+    "sync.manifest sync.ignore",
     # 1: mechanisms
-    "tasks system interfaces loop channel process disk connection server client links udp broadcaster state log",
+    "tasks system interfaces loop channel process disk connection server client links udp broadcaster segment "
+    "state log",
     # 2: services
-    "trust.identity trust.networks trust.consent sync.store sync.catalogue sync.transfer sessions jobs",
+    "trust.identity trust.networks trust.consent sync.scan sync.staging sync.store sync.catalogue sync.transfer "
+    "sessions jobs",
     # 3: the kinds of process, what applications import, and the simulator
     "node neighbours launching offers owner publishing app child testing",
     # 4: faces

@@ -68,6 +68,7 @@ def contents(name):
 
 
 def mode_of(path):
+    """One of two modes, so that neither umask nor file system shows in the result."""
     return 0o755 if os.access(path, os.X_OK) else 0o644
 
 

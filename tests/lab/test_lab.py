@@ -71,7 +71,8 @@ if args[-1] == "up":
         signal.pause()
 if not os.path.exists(up):
     sys.exit(print("no root", file=sys.stderr) or 3)
-print(json.dumps({"name": open(up).read(), "args": args, "python": list(sys.version_info[:2])}) if "--json" in args else "it runs")
+facts = {"name": open(up).read(), "args": args, "python": list(sys.version_info[:2])}
+print(json.dumps(facts) if "--json" in args else "it runs")
 """
 
 
