@@ -319,8 +319,8 @@ class Loop:
         from .interfaces import list_interfaces
         return list_interfaces()
 
-    def state_writer(self, node_id):
-        """p2pstate of this root, in shared memory."""
+    def state_writer(self):
+        """p2pstate of this root, in shared memory (p2p/state.py)."""
         from .state import StateWriter
         return StateWriter(self.entropy(8).hex())
 

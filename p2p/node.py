@@ -237,6 +237,18 @@ class Node:
 
     # -- what services and verbs ask
 
+    def address_of(self, member):
+        """(host, port) at which a member is best reached, or None."""
+        connection = self.links.get(member.id)
+        if connection is not None:
+            port = connection.channel.address[1] if connection.channel.outgoing else connection.hello.port
+            return connection.channel.address[0], port
+        if member.is_self:
+            hosts = [address.host for interface in self.loop.interfaces() if not interface.is_loopback
+                     for address in interface.addresses]
+            return (hosts + ["127.0.0.1"])[0], self.port
+        return member.addresses[0] if member.addresses else None
+
     def link(self, node_id):
         """The ready connection with a node, or None."""
         connection = self.links.get(node_id)
