@@ -57,17 +57,18 @@ def explain(error: OSError, doing: str, path: str) -> UserError:
 class Status:
     """What stands under a path, links not followed.
 
-    kind: f file, d folder, l link, o anything else (device, socket, pipe). mode: permission bits. `stamp` is equal
-    exactly as long as nobody wrote to it, replaced it or changed its mode.
+    kind: f file, d folder, l link, o anything else (device, socket, pipe). mode: permission bits. modified: ns, Unix.
+    `stamp` is equal exactly as long as nobody wrote to it, replaced it or changed its mode.
     """
 
-    __slots__ = ("kind", "size", "mode", "owner", "stamp")
+    __slots__ = ("kind", "size", "mode", "owner", "modified", "stamp")
 
-    def __init__(self, kind, size, mode, owner, stamp):
+    def __init__(self, kind, size, mode, owner, modified, stamp):
         self.kind = kind
         self.size = size
         self.mode = mode
         self.owner = owner
+        self.modified = modified
         self.stamp = stamp
 
     @classmethod
@@ -78,7 +79,7 @@ class Status:
         if getattr(result, "st_reparse_tag", 0):      # a junction on Windows says it is a folder
             kind = "l"
         stamp = (result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
-        return cls(kind, result.st_size, stat.S_IMODE(result.st_mode), result.st_uid, stamp)
+        return cls(kind, result.st_size, stat.S_IMODE(result.st_mode), result.st_uid, result.st_mtime_ns, stamp)
 
 
 class Disk:

@@ -46,11 +46,14 @@ Changes.__doc__ = "Sorted paths of the files in which two versions differ."
 
 
 class Manifest:
-    """The entries of one version, sorted by path. Whoever makes one has asked `tree_fault` about them."""
+    """The entries of one version, sorted by path; `files`: those that are files; `bytes`: the sum of their sizes.
+
+    Whoever makes one has asked `tree_fault` about the entries.
+    """
 
     def __init__(self, entries):
         self.entries = sorted(entries)
-        self.files = sum(entry.kind == "f" for entry in self.entries)
+        self.files = [entry for entry in self.entries if entry.kind == "f"]
         self.bytes = sum(entry.size for entry in self.entries)
         self._version = None
 
@@ -194,10 +197,15 @@ def check_app_name(name: str):
 def missing(manifest: Manifest, have) -> list:
     """(digest, size) of each content that is not in `have`, once, in the order of the manifest."""
     wanted = {}
-    for entry in manifest.entries:
-        if entry.kind == "f" and entry.digest not in have:
+    for entry in manifest.files:
+        if entry.digest not in have:
             wanted[entry.digest] = entry.size
     return list(wanted.items())
+
+
+def places(manifest: Manifest, above="") -> dict:
+    """{digest: the first path that has this content}, behind `above`."""
+    return {entry.digest: above + entry.path for entry in reversed(manifest.files)}
 
 
 def changes(old: Manifest, new: Manifest) -> Changes:
