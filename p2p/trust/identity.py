@@ -1,0 +1,68 @@
+"""This node's identity: one private key in one file that nobody else can read.
+
+The home is the user's own folder (0700) and the key's file is 0600. A key that others can read is refused, not
+repaired in silence: whoever could read it may have it already. The home never lies in the program's folder, because
+that folder is copied from computer to computer and an identity must not be.
+"""
+
+import os
+
+from .. import system
+from ..errors import UserError
+from .ecc import BadKey, PrivateKey, node_id_text
+
+KEY_FILE = "identity.key"
+MAX_KEY_FILE = 4096
+PROGRAM = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Identity:
+    """`key`, `node_id` (32 bytes), `text` (52 characters), `short` (10), `spki` (91 bytes)."""
+
+    def __init__(self, key):
+        self.key = key
+        self.spki = key.public.spki
+        self.node_id = key.public.node_id
+        self.text = node_id_text(self.node_id)
+        self.short = self.text[:10]
+
+    @classmethod
+    def load_or_create(cls, disk, home, entropy) -> "Identity":
+        """The identity of this home, made at the first time. Raises UserError."""
+        prepare_home(disk, home)
+        path = os.path.join(home, KEY_FILE)
+        if not disk.exists(path):
+            key = PrivateKey.generate(entropy)
+            disk.write_atomic(path, key.to_pem().encode("ascii"))
+            return cls(key)
+        check_private(disk, path)
+        try:
+            return cls(PrivateKey.from_pem(disk.read_bytes(path, MAX_KEY_FILE).decode("ascii", "replace")))
+        except BadKey as error:
+            raise UserError(f"{path}: {error}. Restore it from a backup, or remove it to become a new node "
+                            "(the others will not know this one again)", code="key")
+
+
+def prepare_home(disk, home):
+    """Make the home, or see that it is fit for keys. Raises UserError."""
+    real, program = os.path.realpath(home), os.path.realpath(PROGRAM)
+    if real == program or real.startswith(program + os.sep):
+        raise UserError(f"{home} lies in the program's folder {program}: a copied folder would copy this node's identity. "
+                        "Choose another with --home", code="home")
+    disk.make_dir(home)
+    check_private(disk, home)
+
+
+def check_private(disk, path):
+    """Raise UserError unless `path` is this user's and nobody else's."""
+    status = disk.status(path)
+    if system.WINDOWS or status is None:
+        return
+    if status.kind == "l":
+        status = disk.status(os.path.realpath(path))
+    if status.owner != os.geteuid():
+        raise UserError(f"{path} belongs to another user: take a folder of your own with --home", code="owner")
+    if status.mode & 0o077:
+        mode = "700" if status.kind == "d" else "600"
+        raise UserError(f"{path} is open to other users (mode {status.mode:o}): close it with `chmod {mode} {path}`; "
+                        "if others use this computer, a key in it may be known to them", code="mode")
