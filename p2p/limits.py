@@ -69,6 +69,12 @@ MAX_OFFERS_PUBLISHER = 64         # of these by one key: one publisher cannot fi
 MAX_HOLDINGS_NODE = 1024          # versions one node may say it holds
 MAX_HOLDINGS = 32_768             # in all, about 4 MB: in the open network anybody can be many nodes
 
+# p2pstate, and what one application sends to another
+MAX_NETWORKS = 16                 # this node is in; their bits fit into a u16 of each node's row
+MAX_SESSIONS = 64                 # shown in p2pstate
+MAX_JOBS = 64                     # shown in p2pstate
+MAX_MESSAGE = 1 << 20             # bytes of one application message's fields
+
 # Names and texts
 MAX_NAME = 64                     # cells shown of a foreign name
 MAX_LINE = 4096                   # bytes of a `say`
@@ -77,4 +83,5 @@ assert KEEPALIVE * 3 <= SILENCE < FORGET
 assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
 assert MAX_PENDING_ADDRESS < MAX_PENDING
 assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
+assert MAX_NETWORKS <= 16 and MAX_MESSAGE < MAX_BODY
 assert MAX_HOLDINGS_NODE < MAX_HOLDINGS and MAX_FILES * 60 < MAX_MANIFEST
