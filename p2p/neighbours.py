@@ -43,7 +43,7 @@ class Neighbours:
         self._load()
         self.act()
         self._timers = [self._loop.call_later(limits.VIEW_EVERY, self._compare),
-                        self._loop.call_later(limits.PING_EVERY, self._measure)]
+                        self._loop.call_later(limits.VIEW_EVERY, self._measure)]
 
     def close(self):
         """Stop the timers and write down whom we know."""

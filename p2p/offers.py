@@ -4,17 +4,18 @@ An offer is signed by its publisher, so anybody who holds a version may pass the
 one in another's name. Each node tells its links all offers it knows and all versions it holds, when they meet
 and when that changes.
 
-Which publisher's "chat" is meant, where several offer one: this node's own; else the one whose version is
-installed here; else the only one. Otherwise the person must say `chat@bob`; a stranger who offers a newer
+Which publisher's "chat" is meant, where several offer one, the catalogue says (this node's own; else the one from
+whom it was installed; else the only one). Otherwise the person must say `chat@bob`; a stranger who offers a newer
 "chat" never slips in by its name.
 """
 
 import os
 
 from . import limits, proto
-from .errors import P2PError, PeerError, UserError
+from .codec import Record
+from .errors import P2PError, PeerError, Refusal, UserError
 from .sync.catalogue import Catalogue, Offer
-from .sync.manifest import app_name_fault, check_app_name, missing
+from .sync.manifest import app_name_fault, check_app_name
 from .sync.store import Store
 from .sync.transfer import Fetch, Progress, fetch_manifest
 from .text import clean
@@ -23,7 +24,11 @@ from .trust.ecc import node_id_text
 CATALOGUE_FILE = "catalogue"
 ANNOUNCE_AFTER = 0.05        # s in which changes are gathered before the links are told
 WITHDRAWN = bytes(32)
-MAX_HOLDINGS = 4096
+
+# The file: what is offered, and from whom each installed application came
+Remembered = Record("catalogue file", (
+    ("offers", proto.several(proto.OfferRow, limits.MAX_OFFERS)),
+    ("pins", proto.several(Record("pin", (("name", proto.name), ("publisher", proto.node_id))), limits.MAX_OFFERS))))
 
 
 class Offers:
@@ -36,7 +41,7 @@ class Offers:
         self._due = False
         self._bringing = {}           # (name, version) -> Future of the folder
         self.store = Store(node.home, node.disk)
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(self._me)
         node.dispatch.request(proto.MANIFEST, self._on_manifest)
         node.dispatch.request(proto.BLOCK, self._on_block)
         node.dispatch.notice(proto.CATALOGUE, self._on_catalogue)
@@ -47,9 +52,11 @@ class Offers:
         path = self._node.path(CATALOGUE_FILE)
         if self._node.disk.exists(path):
             try:
-                known = proto.CATALOGUE.unpack(self._node.disk.read_bytes(path, limits.MAX_BODY))
+                known = Remembered.unpack_all(self._node.disk.read_bytes(path, limits.MAX_BODY))
                 for row in known.offers:
                     self.catalogue.add(Offer(**vars(row)))
+                for pin in known.pins:
+                    self.catalogue.pin(pin.name, pin.publisher)
             except PeerError:
                 self._node.log.write("disk", f"{path} cannot be read; applications must be shared again")
         await self._holdings_changed()
@@ -62,7 +69,7 @@ class Offers:
 
     def _everything(self):
         holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me)]
-        return {"offers": [offer.row() for offer in self.catalogue.offers()], "holdings": holdings[:MAX_HOLDINGS]}
+        return {"offers": [offer.row() for offer in self.catalogue.offers()], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
 
     async def _holdings_changed(self):
         self.catalogue.holds(self._me, await self._loop.work(self.store.holdings))
@@ -79,8 +86,9 @@ class Offers:
         everything = self._everything()
         for connection in self._node.links:
             connection.send(proto.CATALOGUE, **everything)
+        pins = [{"name": name, "publisher": publisher} for name, publisher in sorted(self.catalogue.pins.items())[:limits.MAX_OFFERS]]
         try:
-            self._node.disk.write_atomic(self._node.path(CATALOGUE_FILE), proto.CATALOGUE.pack(**everything))
+            self._node.disk.write_atomic(self._node.path(CATALOGUE_FILE), Remembered.pack({"offers": everything["offers"], "pins": pins}))
         except P2PError as error:
             self._node.log.write("disk", str(error))
 
@@ -102,7 +110,7 @@ class Offers:
             if self.catalogue.add(offer):
                 news = True
                 passed_on |= offer.publisher_id != teller
-                if offer.version != WITHDRAWN:
+                if not offer.is_withdrawn:
                     self._node.log.write("offer", f"{self._node.label(offer.publisher_id)} offers {offer.name} {offer.version.hex()[:12]}")
         if passed_on:
             self._announce()
@@ -118,11 +126,16 @@ class Offers:
 
     async def _on_manifest(self, connection, asked):
         manifest = await self._loop.work(self.store.manifest, asked.version)
+        if manifest is None:
+            raise Refusal(proto.NOT_FOUND, "that version is not here")
         return {"manifest": manifest.encode()}
 
     async def _on_block(self, connection, asked):
         await connection.room()
-        return {"data": await self._loop.work(self.store.read_block, asked.digest, asked.offset, asked.length)}
+        data = await self._loop.work(self.store.read_block, asked.digest, asked.offset, asked.length)
+        if data is None:
+            raise Refusal(proto.NOT_FOUND, "that content is not here")
+        return {"data": data}
 
     # -- sharing
 
@@ -135,10 +148,10 @@ class Offers:
         if network is not None and network not in names:
             raise UserError(f"{clean(network)}: this node is not in such a network; it is in {', '.join(names)}", code="no-such-network")
         manifest = await self._loop.work(self.store.install_folder, folder, name)
-        await self._publish(name, manifest.version, network or names[0], manifest.files, manifest.bytes)
+        await self._publish(name, manifest.version, network or names[0], len(manifest.files), manifest.bytes)
         await self._holdings_changed()
-        self._node.log.write("share", f"{name} {manifest.version.hex()[:12]}: {manifest.files} files, {manifest.bytes} bytes")
-        return {"name": name, "version": manifest.version.hex(), "files": manifest.files, "bytes": manifest.bytes}
+        self._node.log.write("share", f"{name} {manifest.version.hex()[:12]}: {len(manifest.files)} files, {manifest.bytes} bytes")
+        return {"name": name, "version": manifest.version.hex(), "files": len(manifest.files), "bytes": manifest.bytes}
 
     async def unshare(self, name):
         """Offer it no longer; what others have fetched stays theirs."""
@@ -159,38 +172,23 @@ class Offers:
     def newest(self, word):
         """The offer that a person means by NAME or NAME@PUBLISHER. Raises UserError."""
         name, _, publisher = word.partition("@")
-        offers = [offer for offer in self.catalogue.offers() if offer.name == name and offer.version != WITHDRAWN]
-        if publisher:
-            wanted = self._node.find(publisher).id
-            offers = [offer for offer in offers if offer.publisher_id == wanted]
-        if not offers:
+        offer = self.catalogue.newest(name, self._node.find(publisher).id if publisher else None)
+        if offer is not None:
+            return offer
+        publishers = self.catalogue.publishers(name)
+        if publisher or not publishers:
             raise UserError(f"{clean(word)}: no such application here. `apps` lists them; `share DIR` offers one", code="no-such-app")
-        by_publisher = {}
-        for offer in sorted(offers, key=lambda offer: offer.serial):
-            by_publisher[offer.publisher_id] = offer
-        if len(by_publisher) == 1 or self._me in by_publisher:
-            return by_publisher.get(self._me) or offers[-1]
-        held = [version for held_name, version in self.catalogue.held_by(self._me) if held_name == name]
-        known = [offer for offer in by_publisher.values() if any(
-            other.version in held for other in self.catalogue.history(name, offer.publisher_id))]
-        if len(known) == 1:
-            return known[0]
-        choices = sorted(f"{name}@{self._node.label(node_id)}" for node_id in by_publisher)
-        raise UserError(f"{clean(name)}: several nodes offer it: say {' or '.join(choices[:8])}", code="ambiguous-app")
+        choices = " or ".join(f"{name}@{self._node.label(node_id)}" for node_id in publishers[:8])
+        raise UserError(f"{clean(name)}: several nodes offer it: say {choices}", code="ambiguous-app")
 
     def rows(self):
         """What `apps` lists."""
         mine = self.catalogue.held_by(self._me)
-        rows = []
-        for offer in self.catalogue.offers():
-            if offer.version == WITHDRAWN:
-                continue
-            holders = self.catalogue.holders(offer.name, offer.version)
-            rows.append({"name": offer.name, "version": offer.version.hex(), "publisher": node_id_text(offer.publisher_id),
-                         "network": offer.network, "files": offer.files, "bytes": offer.bytes,
-                         "installed": (offer.name, offer.version) in mine,
-                         "holders": [self._node.label(node_id) for node_id in sorted(holders)]})
-        return sorted(rows, key=lambda row: (row["name"], row["publisher"]))
+        return [{"name": offer.name, "version": offer.version.hex(), "publisher": node_id_text(offer.publisher_id),
+                 "network": offer.network, "files": offer.files, "bytes": offer.bytes,
+                 "installed": (offer.name, offer.version) in mine,
+                 "holders": [self._node.label(node_id) for node_id in holders]}
+                for offer, holders in self.catalogue.rows()]
 
     # -- fetching
 
@@ -223,17 +221,23 @@ class Offers:
             await Fetch(self._loop, self._node.request, staging, holders, progress, limit).run()
             await self._loop.work(staging.commit)
         finally:
-            await self._loop.work(staging.close)      # what was verified stays for the next try
+            await self._loop.work(staging.abort)      # what was verified stays for the next try
         self._node.log.write("sync", f"{name} {version.hex()[:12]} is here: {progress.fetched} of {manifest.bytes} bytes fetched")
+        self._pin(name, version)
         await self._holdings_changed()
         return self.store.folder(name, version)
+
+    def _pin(self, name, version):
+        publishers = [offer.publisher_id for offer in self.catalogue.offers() if (offer.name, offer.version) == (name, version)]
+        if publishers and publishers[0] != self._me:
+            self.catalogue.pin(name, publishers[0])
 
     async def sync(self, names, source=None, dry_run=False, limit=None, progress=None):
         """Bring these (or all installed) applications to their newest offered version; rows as `sync` prints them."""
         rows = []
         if not names:
             installed = sorted({name for name, _ in self.catalogue.held_by(self._me)})
-            names = [name for name in installed if any(offer.name == name and offer.version != WITHDRAWN for offer in self.catalogue.offers())]
+            names = [name for name in installed if self.catalogue.newest(name)]
         for word in names:
             offer = self.newest(word)
             rows.append(await self._sync_one(offer, source, dry_run, limit, progress or (lambda name, progress: None)))
@@ -247,7 +251,7 @@ class Offers:
             if not await self._loop.work(self.store.is_installed, offer.name, offer.version):
                 manifest = await fetch_manifest(self._node.request, offer.version,
                                                 self._holders(offer.name, offer.version, offer.publisher_id, source))
-                progress.fetched = sum(size for _, size in missing(manifest, await self._loop.work(self.store.contents)))
+                progress.fetched = await self._loop.work(self.store.missing_bytes, manifest)
         else:
             await self.bring(offer.name, offer.version, offer.publisher_id, source, limit, progress)
         return {"name": offer.name, "version": offer.version.hex(), "bytes": offer.bytes, "fetched": progress.fetched,

@@ -8,7 +8,8 @@ import os
 
 from . import limits
 from .errors import P2PError
-from .state import Counters, Me, Network, Node, Snapshot, remove_stale
+from .layout import Counters, Me, Network, Node, Snapshot
+from .state import remove_stale
 
 NAME_FILE = "state-name"
 
@@ -56,7 +57,7 @@ class Publisher:
             Me(node.identity.node_id, node.name, node.version, node.port, os.getpid(),
                self._loop.wall() - (self._loop.now() - node.started_at)),
             self._counters(),
-            tuple(Network(network.name, int.from_bytes(network.tag, "little"), sum(network.tag in member.networks for member in members))
+            tuple(Network(network.name, network.tag, sum(network.tag in member.networks for member in members))
                   for network in networks),
             sessions, jobs,
             tuple(self._row(member, bits) for member in members))

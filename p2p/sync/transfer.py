@@ -121,12 +121,10 @@ class Fetch:
             self._progress.fetched += length
         if holder not in self._progress.peers:
             self._progress.peers.append(holder)
-        try:
-            await self._loop.work(self._staging.finish_file, digest)
-        except PeerError:
-            self._progress.fetched -= size       # wrong bytes: this holder is asked no more
-            return False
-        return True
+        if await self._loop.work(self._staging.finish_file, digest):
+            return True
+        self._progress.fetched -= size           # wrong bytes: this holder is asked no more
+        return False
 
     async def _pace(self, length):
         if not self._limit:
