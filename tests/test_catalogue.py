@@ -159,6 +159,19 @@ def test_a_thousand_invented_publishers_push_out_nobody_who_is_here():
     assert {"mine", "theirs", "passed-on"} <= {offer.name for offer in catalogue.offers()}
 
 
+def test_who_is_here_makes_room_only_as_long_as_somebody_ranks_lower():
+    catalogue = Catalogue()
+    catalogue.holds(id_of(9000), [("held", V1)])
+    assert catalogue.add(offered(1, name="spam"))
+    for number in range(2, limits.MAX_OFFERS + 1):
+        assert catalogue.add(offered(number, name="held"))
+    assert catalogue.add(offered(5000, name="held"))
+    assert not catalogue.is_news(offered(5001, name="held")) and not catalogue.add(offered(5001, name="held"))
+    catalogue.forget(id_of(9000))
+    catalogue.holds(id_of(9001), [("late", V1)])
+    assert catalogue.add(offered(5001, name="late")) and not catalogue.is_news(offered(5002, name="held"))
+
+
 def test_holdings_are_bounded_and_follow_the_node():
     catalogue = Catalogue(id_of(0))
     many = [(f"a{n}", V1) for n in range(limits.MAX_HOLDINGS_NODE + 10)]

@@ -181,6 +181,21 @@ def test_a_change_while_reading_is_noticed_and_read_again(tmp_path, what):
     assert found.version == scan(Disk(), tmp_path).version
 
 
+def test_a_file_that_grows_for_ever_is_not_read_for_ever(tmp_path):
+    class Growing(Disk):
+        read = 0
+
+        def blocks(self, path):
+            while True:
+                Growing.read += 1
+                yield b"x"
+
+    lay(tmp_path, {"log": b"12"})
+    with pytest.raises(UserError) as caught:
+        scan(Growing(), tmp_path)
+    assert caught.value.code == "changed" and Growing.read == 3 * module.TRIES
+
+
 def test_a_folder_that_never_rests_is_refused_with_the_path_that_changes(tmp_path):
     lay(tmp_path, {"log": b"", "main.py": b""})
     Busy.turns = 0

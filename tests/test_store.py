@@ -102,6 +102,19 @@ def test_two_names_may_hold_one_version_and_removing_one_leaves_the_other(tmp_pa
         store.folder("two", version)
 
 
+def test_what_another_version_holds_too_is_still_served_when_one_is_removed(tmp_path):
+    store = a_store(tmp_path, quota=len(BIG) * 5)
+    folder = lay(tmp_path / "a", TREE)
+    for name in ("one", "two"):
+        version = store.install_folder(folder, name).version
+    for name in ("two", "one"):
+        assert store.read_block(sha(b"print()"), 0, 9) == b"print()"
+        store.remove(name, version)
+    assert store.read_block(sha(b"print()"), 0, 9) is None
+    for _ in range(4):                                        # and its bytes no longer count
+        store.remove("one", store.install_folder(folder, "one").version)
+
+
 def test_peers_get_blocks_of_installed_files_by_content_and_nothing_else(tmp_path):
     store = a_store(tmp_path)
     manifest = store.install_folder(lay(tmp_path / "a", TREE), "one")
@@ -154,6 +167,15 @@ def test_a_name_that_differs_only_in_case_is_refused(tmp_path):
     with pytest.raises(UserError) as caught:
         store.begin("chat", a_manifest(TREE))
     assert "called Chat" in str(caught.value)
+
+
+def test_two_versions_of_one_application_may_be_fetched_side_by_side(tmp_path):
+    store, other = a_store(tmp_path), dict(TREE, **{"main.py": (b"other", False)})
+    stagings = [(store.begin("chat", a_manifest(tree)), tree) for tree in (TREE, other)]
+    for staging, tree in stagings:
+        fetch(staging, contents_of(tree))
+        staging.commit()
+    assert store.installed("chat") == [staging.manifest.version for staging, _ in stagings]
 
 
 def test_one_version_is_fetched_once_at_a_time(tmp_path):
@@ -216,6 +238,7 @@ def test_what_was_verified_before_a_crash_is_not_fetched_again(tmp_path):
     tampered = tmp_path / "home" / staging.path / "tree" / "bin" / "tool"
     tampered.write_bytes(b"XX")
     again = a_store(tmp_path)                     # a new process: the old one has never ended its staging
+    assert not os.path.exists(tmp_path / "home" / staging.path / "parts")
     staging = again.begin("chat", manifest)
     assert [size for _, size in staging.missing()] == [2, 7]
     assert len(os.listdir(tmp_path / "home" / "staging")) == 1
