@@ -74,6 +74,7 @@ MAX_NETWORKS = 16                 # this node is in; their bits fit into a u16 o
 MAX_SESSIONS = 64                 # shown in p2pstate
 MAX_JOBS = 64                     # shown in p2pstate
 MAX_MESSAGE = 1 << 20             # bytes of one application message's fields
+MAX_SCHEMA = 1024                 # bytes of a message class's name, fields and types
 
 # Names and texts
 MAX_NAME = 64                     # cells shown of a foreign name
