@@ -36,7 +36,8 @@ class StateError(UserError):
 def record(label, doc, *columns) -> Any:
     """A named tuple that knows its columns (name, kind, comment). A kind that is a tuple of words is a u8 on the way."""
     zeros = [kind[0] if isinstance(kind, tuple) else _ZERO.get(kind, 0) for _, kind, _ in columns]
-    row: Any = namedtuple(label, [column[0] for column in columns], defaults=zeros)
+    make: Any = namedtuple        # type checkers want literals
+    row = make(label, [column[0] for column in columns], defaults=zeros)
     row.__doc__ = doc
     row.columns = columns
     return row
@@ -128,9 +129,9 @@ class Layout:
 
     def __init__(self):
         import ctypes
-        self.kinds = {"u8": ctypes.c_uint8, "u16": ctypes.c_uint16, "u32": ctypes.c_uint32, "u64": ctypes.c_uint64,
-                      "i32": ctypes.c_int32, "f64": ctypes.c_double, "flag": ctypes.c_uint8,
-                      "id": ctypes.c_uint8 * 32, "tag": ctypes.c_uint8 * 8, "text": ctypes.c_char * TEXT}
+        self.kinds: Any = {"u8": ctypes.c_uint8, "u16": ctypes.c_uint16, "u32": ctypes.c_uint32, "u64": ctypes.c_uint64,
+                           "i32": ctypes.c_int32, "f64": ctypes.c_double, "flag": ctypes.c_uint8,
+                           "id": ctypes.c_uint8 * 32, "tag": ctypes.c_uint8 * 8, "text": ctypes.c_char * TEXT}
         self.rows = {row: self._structure(row.__name__, [(name, self._kind(kind)) for name, kind, _ in row.columns])
                      for row in RECORDS}
         used = [(label + "_used", ctypes.c_uint32) for label, _, _ in TABLES]

@@ -16,6 +16,7 @@ On Windows a segment has no file and vanishes with its last handle.
 
 import os
 import sys
+from typing import Any
 
 from .errors import UserError
 
@@ -59,9 +60,9 @@ def remove(name: str) -> bool:
     """Unlink what `create` made in this process. Those who are attached keep their memory."""
     if os.name == "nt":
         return False
-    import _posixshmem    # what SharedMemory.unlink() calls; that itself would start the tracker before 3.13
+    posix = _posix()       # what SharedMemory.unlink() calls; that itself would start the tracker before 3.13
     try:
-        _posixshmem.shm_unlink("/" + name)
+        posix.shm_unlink("/" + name)
     except OSError:
         return False
     return True
@@ -71,9 +72,9 @@ def remove_stale(name: str) -> bool:
     """Unlink what a killed process of this user left, and nothing else: not a living one's, not another user's."""
     if os.name == "nt" or not is_name(name):
         return False
-    import _posixshmem    # SharedMemory cannot open an empty segment, which is what dying within `create` leaves
+    posix = _posix()       # SharedMemory cannot open an empty segment, which is what dying within `create` leaves
     try:
-        descriptor = _posixshmem.shm_open("/" + name, os.O_RDWR, mode=0o600)
+        descriptor = posix.shm_open("/" + name, os.O_RDWR, mode=0o600)
     except OSError:
         return False
     try:
@@ -82,6 +83,11 @@ def remove_stale(name: str) -> bool:
         return remove(name)
     finally:
         os.close(descriptor)
+
+
+def _posix() -> Any:
+    import _posixshmem  # type: ignore[import-not-found]
+    return _posixshmem
 
 
 def _open(name, **how):
@@ -102,7 +108,7 @@ def _open(name, **how):
 
 def _keep_untracked(resource_tracker):
     # Once for the process and for our names only: to swap and restore around each call would race with threads
-    register = resource_tracker.register
+    register: Any = resource_tracker.register
     if getattr(register, "leaves_out", None) == PREFIX:
         return
 
@@ -110,8 +116,9 @@ def _keep_untracked(resource_tracker):
         if not name.lstrip("/").startswith(PREFIX):
             register(name, kind)
 
-    register_others.leaves_out = PREFIX
-    resource_tracker.register = register_others
+    marked: Any = register_others
+    marked.leaves_out = PREFIX
+    resource_tracker.register = marked
 
 
 def _reserve(memory, size):
