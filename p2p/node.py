@@ -107,7 +107,7 @@ class Node:
         self.links = Links(loop, me, self.neighbours.up, lambda node_id, connection, error: self.neighbours.down(node_id, error))
         self.offers = Offers(self)
         self.launcher = Launcher(self)
-        self.neighbours.on_gone.append(lambda member: self.launcher.node_gone(member.id))
+        self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]
         self.owners = Owners(self)
         self.publisher = Publisher(self)
         self.broadcaster = Broadcaster(
@@ -217,19 +217,20 @@ class Node:
         """Keep its counts, say why it ended."""
         self.past_traffic.add(connection.traffic)
         if isinstance(error, PeerError):
-            self._refused(error.reason, f"{connection.channel.address[0]} {self.label(connection.peer_id)}: dropped: {error}")
+            self.refuse(error.reason, f"{connection.channel.address[0]} {self.label(connection.peer_id)}: dropped: {error}")
         self.links.lost(connection, error)
 
     def connection_refused(self, connection, error):
         """A connection that never became ready."""
         self.past_traffic.add(connection.traffic)
         if isinstance(error, PeerError):
-            self._refused(error.reason, f"{connection.channel.address[0]}: {error}")
+            self.refuse(error.reason, f"{connection.channel.address[0]}: {error}")
 
     def _datagram_refused(self, reason, host):
-        self._refused(f"udp-{reason}", f"a datagram from {host}: {reason}")
+        self.refuse(f"udp-{reason}", f"a datagram from {host}: {reason}")
 
-    def _refused(self, reason, text):
+    def refuse(self, reason, text):
+        """Count something that was refused, and write it down."""
         if reason not in self.refused and len(self.refused) >= MAX_REFUSED_KINDS:
             reason = "other"
         self.refused[reason] = self.refused.get(reason, 0) + 1

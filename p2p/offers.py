@@ -39,6 +39,7 @@ class Offers:
         self._loop = node.loop
         self._me = node.identity.node_id
         self._due = False
+        self._to_verify = {}          # who told -> offers whose signature is not yet checked
         self._bringing = {}           # (name, version) -> Future of the folder
         self.store = Store(node.home, node.disk)
         self.catalogue = Catalogue(self._me)
@@ -65,11 +66,13 @@ class Offers:
 
     def greet(self, connection):
         """A new link: tell it everything."""
-        connection.send(proto.CATALOGUE, **self._everything())
+        connection.send(proto.CATALOGUE, **self._everything(connection.channel.tag))
 
-    def _everything(self):
+    def _everything(self, tag):
+        """What the members of one network may hear."""
+        network = self._node.networks.by_tag(tag)
         holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me)]
-        return {"offers": [offer.row() for offer in self.catalogue.offers()], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
+        return {"offers": [offer.row() for offer in self.catalogue.offers([network.name])], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
 
     async def _holdings_changed(self):
         self.catalogue.holds(self._me, await self._loop.work(self.store.holdings))
@@ -83,12 +86,12 @@ class Offers:
 
     def _tell_all(self):
         self._due = False
-        everything = self._everything()
         for connection in self._node.links:
-            connection.send(proto.CATALOGUE, **everything)
+            self.greet(connection)
         pins = [{"name": name, "publisher": publisher} for name, publisher in sorted(self.catalogue.pins.items())[:limits.MAX_OFFERS]]
+        known = Remembered.pack({"offers": [offer.row() for offer in self.catalogue.offers()], "pins": pins})
         try:
-            self._node.disk.write_atomic(self._node.path(CATALOGUE_FILE), Remembered.pack({"offers": everything["offers"], "pins": pins}))
+            self._node.disk.write_atomic(self._node.path(CATALOGUE_FILE), known)
         except P2PError as error:
             self._node.log.write("disk", str(error))
 
@@ -98,24 +101,31 @@ class Offers:
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
         fresh = [offer for offer in (Offer(**vars(row)) for row in told.offers) if self.catalogue.is_news(offer)]
         if fresh:
-            self._loop.start(self._verify(connection.peer_id, fresh))
+            waiting = connection.peer_id in self._to_verify
+            self._to_verify[connection.peer_id] = fresh       # the newest catalogue replaces what it said before
+            if not waiting:
+                self._loop.start(self._verify(connection.peer_id))
         self._node.touched()
 
-    async def _verify(self, teller, offers):
-        news = passed_on = False
-        for offer in offers:
+    async def _verify(self, teller):
+        """Check signatures, one at a time for each teller: a peer that invents offers waits for itself."""
+        passed_on = False
+        while self._to_verify[teller]:
+            offer = self._to_verify[teller].pop(0)
             if not await self._loop.work(offer.is_authentic):
-                self._node.log.write("refused", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
-                continue
-            if self.catalogue.add(offer):
-                news = True
+                self._node.refuse("signature", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
+                self._to_verify[teller].clear()
+            elif self.catalogue.add(offer):
                 passed_on |= offer.publisher_id != teller
-                if not offer.is_withdrawn:
-                    self._node.log.write("offer", f"{self._node.label(offer.publisher_id)} offers {offer.name} {offer.version.hex()[:12]}")
+                self._heard_of(offer)
+        del self._to_verify[teller]
         if passed_on:
             self._announce()
-        elif news:
-            self._node.touched()
+
+    def _heard_of(self, offer):
+        self._node.touched()
+        if not offer.is_withdrawn:
+            self._node.log.write("offer", f"{self._node.label(offer.publisher_id)} offers {offer.name} {offer.version.hex()[:12]}")
 
     def gone(self, node_id):
         """A node that is dead or has left serves nothing."""
@@ -165,7 +175,8 @@ class Offers:
         last = self.catalogue.serial(name, self._me)
         serial = max(last + 1, int(self._loop.wall() * 1000))
         offer = await self._loop.work(Offer.signed, self._node.identity.key, name, version, serial, network, files, size)
-        self.catalogue.add(offer)
+        if not self.catalogue.add(offer):
+            raise UserError(f"{name}: this node offers as many applications as it may; `unshare` one first", code="too-many")
 
     # -- choosing
 

@@ -83,18 +83,24 @@ def _jacobian(point):
     return (1, 1, 0) if point is INFINITY else (point[0], point[1], 1)
 
 
-_windows = []          # _windows[i][d] = d * 16**i * G
+_windows = None        # _windows[i][d] = d * 16**i * G
+
+
+def _make_windows():
+    windows, step = [], _jacobian(G)
+    for _ in range(64):
+        row = [(1, 1, 0)]
+        for _ in range(15):
+            row.append(_add(row[-1], step))
+        windows.append(row)
+        step = _add(row[-1], step)
+    return windows
 
 
 def _base_multiple(scalar):
-    if not _windows:
-        step = _jacobian(G)
-        for _ in range(64):
-            row = [(1, 1, 0)]
-            for _ in range(15):
-                row.append(_add(row[-1], step))
-            _windows.append(row)
-            step = _add(row[-1], step)
+    global _windows
+    if _windows is None:
+        _windows = _make_windows()      # assigned when it is whole: two workers may be here at once
     total = (1, 1, 0)
     for row in _windows:
         if scalar & 15:

@@ -1,0 +1,1 @@
+"""Measurements: each figure in the documents names the command here that made it."""
