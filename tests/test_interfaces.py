@@ -38,7 +38,8 @@ def namespace():
 
 @pytest.mark.lab
 def test_several_addresses_without_a_route_are_all_seen_with_their_broadcasts(namespace):
-    namespace.run("link add eth7 type veth peer name other", "link set eth7 addrgenmode none", "link set eth7 up", "link set other up",
+    namespace.run("link add eth7 type veth peer name other", "link set eth7 addrgenmode none",
+                  "link set other addrgenmode none", "link set eth7 up", "link set other up",
                   "addr add 10.1.2.3/24 dev eth7",                      # without brd: the kernel tells none
                   "addr add 10.1.2.4/24 dev eth7", "addr add 172.20.0.1/30 brd 172.20.0.3 dev eth7",
                   "addr add 10.9.9.9/31 dev eth7",
