@@ -31,6 +31,7 @@ ROWS, COLUMNS = 24, 80                  # of a terminal that does not tell (seri
 LOCK_OFFSET = 1 << 30                   # byte; a range locked on Windows cannot be read, and the pid must be
 LOCK_TRIES = 3                          # the probe of `is_held` has the lock for microseconds
 LOCK_PAUSE = 0.01                       # s between them
+IUTF8 = 0x4000                          # termios.h, the same on Linux and macOS; Python has no name for it
 SIO_UDP_CONNRESET = 0x9800000C          # Windows: deliver ICMP refusals as errors of recvfrom, or do not
 STD_OUTPUT_HANDLE, ENABLE_VIRTUAL_TERMINAL_PROCESSING = -11, 4
 
@@ -269,6 +270,14 @@ def set_terminal_size(fd: int, rows: int, columns: int):
     import struct
     import termios
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def erase_whole_characters(fd: int):
+    """Backspace in this terminal's own line editing takes a character of UTF-8 and not its last byte."""
+    import termios
+    now = termios.tcgetattr(fd)
+    now[0] |= IUTF8
+    termios.tcsetattr(fd, termios.TCSANOW, now)
 
 
 def prepare_console() -> bool:
