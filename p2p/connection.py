@@ -235,9 +235,9 @@ class Connection:
         """Should the producer go on?"""
         return self._out_bytes < limits.MAX_BUFFERED
 
-    async def room(self):
-        """Wait until there is room. Raises LinkDown if the connection ends before."""
-        while not self.has_room:
+    async def room(self, below=limits.MAX_BUFFERED):
+        """Wait until less than `below` bytes are queued. Raises LinkDown if the connection ends before."""
+        while self._out_bytes >= below:
             await self._room.wait()
             if not self.is_open:
                 raise LinkDown("the connection ended", "closed")
