@@ -1,0 +1,45 @@
+"""A line of the shell or of a script, as the words that a command line would have had.
+
+The rules are those of `shlex.split` with one difference: `#` begins a comment only where a word could begin.
+shlex cuts `say bob issue#3` in the middle of the word. The tests hold the two against each other.
+"""
+
+from ..errors import UsageError
+
+SPACE = " \t\r\n\f\v"
+
+
+def split(line):
+    """The words; none for an empty line or a comment. Raises UsageError for a quote that is never closed."""
+    words = []
+    word = None             # None between words; "" is a word, too: ''
+    quote = ""
+    characters = iter(line)
+    for char in characters:
+        if quote:
+            if char == quote:
+                quote = ""
+            elif char == "\\" and quote == '"':
+                follows = next(characters, "")
+                word += follows if follows in ('"', "\\") and follows else "\\" + follows
+            else:
+                word += char
+        elif char in SPACE:
+            if word is not None:
+                words.append(word)
+                word = None
+        elif char == "#" and word is None:
+            break
+        elif char in "'\"":
+            quote = char
+            word = word or ""
+        elif char == "\\":
+            follows = next(characters, None)
+            if follows is None:
+                raise UsageError("the line ends with a backslash: write \\\\ for one")
+            word = (word or "") + follows
+        else:
+            word = (word or "") + char
+    if quote:
+        raise UsageError(f"a {quote} is never closed: write \\{quote} for the character itself")
+    return words if word is None else words + [word]
