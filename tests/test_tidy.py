@@ -27,7 +27,7 @@ FLOORS = (
     # 3: the kinds of process, what applications import, and the simulator
     "node neighbours launching offers owner publishing app child testing",
     # 4: faces
-    "verbs shell cli terminal",
+    "verbs rootlink shell script modes cli terminal",
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
 PURE = set(FLOORS[0].split()) | {"trust.consent"}

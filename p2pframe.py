@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""The program. A few lines, because Python compiles the script it is started with anew at each start.
+
+What is heavy is imported where it is needed: `--version` loads nothing, an application's process only its own
+part. Started with -I (as applications are), Python leaves this folder out of the path; so it is put there.
+Nothing here is newer than Python 2, so that an old one can be told what is missing.
+"""
+import sys
+
+if sys.version_info < (3, 8):
+    sys.exit("p2pframe needs Python 3.8 or newer, and this is %s: start it with python3 or a newer one" % sys.version.split()[0])
+
+
+def main(words):
+    """Run one of the three: the version, an application's process, the command line."""
+    if words == ["--version"]:
+        from p2p import __version__
+        sys.stdout.write("p2pframe %s\n" % __version__)
+        return 0
+    import os
+    entry = os.path.abspath(__file__)
+    folder = os.path.dirname(entry)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if words[:1] == ["--instance"]:
+        from p2p import child
+        return child.main(int(words[1]))
+    from p2p import cli
+    return cli.main(words, entry)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
