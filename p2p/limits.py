@@ -76,6 +76,18 @@ MAX_JOBS = 64                     # shown in p2pstate
 MAX_MESSAGE = 1 << 20             # bytes of one application message's fields
 MAX_SCHEMA = 1024                 # bytes of a message class's name, fields and types
 
+# Consent and sessions
+ASK_FOR = 60.0                    # s in which a person may answer a request; no answer is no
+ASK_GRACE = 10.0                  # s more until the host gives an answer up that was on its way
+MAX_REQUESTS_OPEN = 3             # requests of one peer that may wait at once
+REQUEST_BURST = 3                 # requests a peer may make at once...
+REQUEST_REFILL = 10.0             # s ...and then one in each of these
+MAX_RULES = 1000                  # remembered answers
+JOB_OUTPUT = 1 << 20              # bytes kept of what a job printed
+JOB_REPLAY = 1 << 16              # bytes shown again on `attach`
+JOBS_KEPT = 32                    # ended jobs that `jobs` and `output` still know
+KILL_AFTER = 5.0                  # s from asking a job to end to killing it
+
 # Names and texts
 MAX_NAME = 64                     # cells shown of a foreign name
 MAX_LINE = 4096                   # bytes of a `say`

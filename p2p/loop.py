@@ -334,6 +334,15 @@ class Loop:
         from .channel import Listener
         return Listener(self, port, credentials, accept, backlog)
 
+    def free_port(self, wanted=0):
+        """A TCP port that is free at this moment (0: any); None where the wanted one is not."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            try:
+                sock.bind(("0.0.0.0", wanted))
+            except OSError:
+                return None
+            return sock.getsockname()[1]
+
     def dial(self, host, port, credentials, tag):
         """A Channel that is being opened to a numeric address, in the network with this tag."""
         from .channel import dial

@@ -24,6 +24,7 @@ from .trust.ecc import node_id_text
 CATALOGUE_FILE = "catalogue"
 ANNOUNCE_AFTER = 0.05        # s in which changes are gathered before the links are told
 WITHDRAWN = bytes(32)
+BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "apps")
 
 # The file: what is offered, and from whom each installed application came
 Remembered = Record("catalogue file", (
@@ -191,6 +192,17 @@ class Offers:
             raise UserError(f"{clean(word)}: no such application here. `apps` lists them; `share DIR` offers one", code="no-such-app")
         choices = " or ".join(f"{name}@{self._node.label(node_id)}" for node_id in publishers[:8])
         raise UserError(f"{clean(name)}: several nodes offer it: say {choices}", code="ambiguous-app")
+
+    async def offered(self, word):
+        """As `newest`; an application that ships with the framework is offered when it is first wanted."""
+        try:
+            return self.newest(word)
+        except UserError as error:
+            bundled = os.path.join(BUNDLED, word)
+            if error.code != "no-such-app" or app_name_fault(word) or not self._node.disk.exists(os.path.join(bundled, "main.py")):
+                raise
+        await self.share(bundled)
+        return self.newest(word)
 
     def rows(self):
         """What `apps` lists."""

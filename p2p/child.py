@@ -1,0 +1,79 @@
+"""The process in which an application runs: reads what its root tells it, and becomes the application.
+
+It was started isolated (`-I`: no user site, no folder of a stranger on the path; `-B`: the installed version stays
+exactly as it was shared). The bootstrap comes through an inherited descriptor, since arguments and environment can
+be read by others. Then the application's folder and the framework's go on the path and `main.py` runs as `__main__`,
+with its own name and arguments in sys.argv, in its data folder, which survives versions.
+"""
+
+import json
+import os
+import sys
+
+from . import system
+
+MAX_BOOTSTRAP = 1 << 20
+bootstrap = None          # what the root told; None in a process that no root started
+
+
+def main(word) -> int:
+    """Run the application that the descriptor named by `word` describes; the process's exit code."""
+    global bootstrap
+    fd = system.open_passed(word)
+    with os.fdopen(fd, "rb") as pipe:
+        data = pipe.read(MAX_BOOTSTRAP + 1)
+    if not data or len(data) > MAX_BOOTSTRAP:
+        sys.stderr.write("p2pframe: this mode is for applications that a root starts: say `run NAME` to one\n")
+        return 2
+    bootstrap = json.loads(data.decode("utf-8"))
+    system.make_controlling_terminal(0)
+    return run(bootstrap["folder"], bootstrap["app"], bootstrap["args"], bootstrap["framework"])
+
+
+def run(folder, name, arguments, framework) -> int:
+    """Run `main.py` of a folder as `__main__`; its exit code."""
+    path = os.path.join(folder, "main.py")
+    sys.path[:0] = [folder, framework]
+    sys.argv = [path, *arguments]
+    try:
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec")
+    except OSError as error:
+        sys.stderr.write(f"{name}: {path}: {error.strerror}; an application needs a main.py\n")
+        return 127
+    except (SyntaxError, ValueError):
+        _show_error(path)
+        return 1
+    module = type(sys)("__main__")
+    module.__file__ = path
+    sys.modules["__main__"] = module
+    return _execute(code, module, path)
+
+
+def _execute(code, module, path):
+    try:
+        exec(code, module.__dict__)
+    except SystemExit as stop:
+        return _code_of(stop.code)
+    except KeyboardInterrupt:
+        return 130
+    except BaseException:
+        _show_error(path)
+        return 1
+    return 0
+
+
+def _code_of(code):
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def _show_error(path):
+    """The traceback as the author should see it: from his own file on."""
+    import traceback
+    kind, error, trace = sys.exc_info()
+    while trace is not None and trace.tb_frame.f_code.co_filename != path:
+        trace = trace.tb_next
+    traceback.print_exception(kind, error, trace or error.__traceback__)

@@ -1,0 +1,182 @@
+"""Application processes on this node: each on a terminal of its own, its output kept, its end told.
+
+The child learns what it needs (roster, token, port, names) from a pipe that it inherits; nothing of it stands in its
+arguments or its environment, where every user of this computer could read it. What it prints is kept in memory up
+to a bound, so an application that prints for ever costs a bound and not a disk; its terminal is always read, so it
+never stops because nobody looks.
+
+A root that is killed takes its jobs along: the kernel hangs their terminals up.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections import OrderedDict
+
+from . import limits, system
+from .errors import UserError
+
+STARTING, RUNNING, EXITED = "starting", "running", "exited"
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC",
+        "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "NO_COLOR", "COLORTERM")
+ROWS, COLUMNS = 24, 80          # of a terminal that nobody has looked at yet
+
+
+class Job:
+    """One application process. `watchers` are callables(bytes) of what it prints; `unseen` counts bytes nobody watched."""
+
+    def __init__(self, number, session, started_wall):
+        self.number = number
+        self.session = session
+        self.state = STARTING
+        self.exit = None
+        self.port = 0
+        self.pid = None
+        self.unseen = 0
+        self.dropped = 0
+        self.started_wall = started_wall
+        self.ended_wall = 0.0
+        self.watchers = []
+        self.on_end = []             # callables(): it has ended, after its last output
+        self.process = None
+        self._output = bytearray()
+
+    def printed(self, data):
+        """More of its output."""
+        self._output += data
+        excess = len(self._output) - limits.JOB_OUTPUT
+        if excess > 0:
+            del self._output[:excess]
+            self.dropped += excess
+        if not self.watchers:
+            self.unseen += len(data)
+        for watcher in list(self.watchers):
+            watcher(data)
+
+    def output(self) -> bytes:
+        """What is kept of what it printed."""
+        return bytes(self._output)
+
+    def replay(self) -> bytes:
+        """The end of it, for a terminal that attaches."""
+        return bytes(self._output[-limits.JOB_REPLAY:])
+
+    def write(self, data) -> int:
+        """Type at it; how many bytes were taken."""
+        return self.process.write(data) if self.state != EXITED else 0
+
+    def resize(self, rows, columns):
+        """Its terminal has another size."""
+        if self.state != EXITED:
+            self.process.resize(rows, columns)
+
+
+class Jobs:
+    """All jobs. `on_end(job)` is told of each end."""
+
+    def __init__(self, loop, entry, on_end):
+        self._loop = loop
+        self._entry = entry
+        self._on_end = on_end
+        self._jobs = OrderedDict()
+        self._next = 1
+
+    def __iter__(self):
+        return iter(list(self._jobs.values()))
+
+    def get(self, number):
+        """The job, or None."""
+        return self._jobs.get(number)
+
+    def start(self, session, bootstrap, folder) -> Job:
+        """Run an application in `folder`, its data folder. `bootstrap` is what it is told. Raises UserError."""
+        self._make_room()
+        job = Job(self._next, session, self._loop.wall())
+        reading, writing = os.pipe()
+        try:
+            argv = [sys.executable, "-I", "-B", self._entry, "--instance", system.descriptor_word(reading)]
+            job.process = self._loop.spawn(
+                argv, cwd=folder, env=environment(os.environ), terminal=(ROWS, COLUMNS), pass_fds=(reading,),
+                on_output=job.printed, on_exit=lambda code: self._ended(job, code))
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        _Feeder(self._loop, writing, json.dumps(bootstrap).encode("utf-8"))
+        self._next += 1
+        self._jobs[job.number] = job
+        job.pid = job.process.pid
+        return job
+
+    def _make_room(self):
+        ended = [number for number, job in self._jobs.items() if job.state == EXITED]
+        if len(self._jobs) - len(ended) >= limits.MAX_JOBS:
+            raise UserError(f"{limits.MAX_JOBS} jobs run here already: end one with `kill N`", code="too-many")
+        for number in ended[:max(0, len(ended) - limits.JOBS_KEPT + 1)]:
+            del self._jobs[number]
+
+    def _ended(self, job, code):
+        job.state, job.exit, job.ended_wall = EXITED, code, self._loop.wall()
+        job.process.close()
+        for callback in job.on_end:
+            callback()
+        self._on_end(job)
+
+    def kill(self, job):
+        """Ask it to end as a closed terminal would, and after a while do not ask."""
+        if job.state == EXITED:
+            return
+        for number in [signal.SIGTERM] if system.WINDOWS else [signal.SIGHUP, signal.SIGTERM, signal.SIGCONT]:
+            job.process.signal(number)
+        self._loop.call_later(limits.KILL_AFTER, self._finish_off, job)
+
+    def _finish_off(self, job):
+        if job.state != EXITED:
+            job.process.signal(signal.SIGTERM if system.WINDOWS else signal.SIGKILL)
+
+    async def stop(self):
+        """End them all, and wait until they have."""
+        running = [job for job in self if job.state != EXITED]
+        for job in running:
+            self.kill(job)
+        deadline = self._loop.now() + limits.KILL_AFTER + 1
+        while any(job.state != EXITED for job in running) and self._loop.now() < deadline:
+            await self._loop.sleep(0.02)
+
+
+class _Feeder:
+    """Writes the bootstrap into the child's pipe as it is read: a roster may be larger than the pipe."""
+
+    def __init__(self, loop, fd, data):
+        self._loop = loop
+        self._fd = fd
+        self._data = memoryview(data)
+        if system.WINDOWS:
+            loop.work(self._write_all)       # no selector for pipes there
+        else:
+            os.set_blocking(fd, False)
+            loop.watch(fd, on_writable=self._write)
+
+    def _write(self):
+        try:
+            self._data = self._data[os.write(self._fd, self._data):]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._data = memoryview(b"")     # it ended before it read
+        if not self._data:
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+
+    def _write_all(self):
+        with os.fdopen(self._fd, "wb") as pipe:
+            pipe.write(self._data)
+
+
+def environment(own) -> dict:
+    """What a child finds in its environment: what programs need, nothing that may be a secret."""
+    kept = {name: value for name, value in own.items() if name.upper() in KEPT or name.startswith("LC_")}
+    kept["TERM"] = own.get("TERM") if own.get("TERM") not in (None, "", "dumb") else "xterm-256color"
+    return kept

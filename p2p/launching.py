@@ -1,0 +1,405 @@
+"""Runs applications: carries out what sessions and consent decide, and brings them what happened.
+
+The two deciding machines never meet but here. An INVITE is checked and put to consent; a yes brings the files level
+and starts a job; what the job's instance tells its root (LISTENING) goes to the other roots (READY), and what the
+roots tell of theirs goes to the instance (ROSTER), with each address as this node sees it.
+"""
+
+import os
+
+from . import limits, proto
+from .errors import P2PError, PeerError, UserError
+from .jobs import EXITED, RUNNING, Jobs
+from .layout import Job as JobRow
+from .layout import Session as SessionRow
+from .sessions import OPEN
+from .sessions import Ask, Changed, Fetch, Kill, Over, Send, Session, Sessions, Start, Tell, Withdraw, exit_code
+from .sync.manifest import app_name_fault
+from .text import clean
+from .trust import consent
+from .trust.ecc import node_id_text
+
+RULES = "rules.json"
+MAX_RULES_FILE = 4 << 20
+WORDS = proto.STATUS
+
+
+class Launcher:
+    """`node` gives everything else; see Node."""
+
+    def __init__(self, node):
+        self._node = node
+        self._loop = node.loop
+        self._me = node.identity.node_id
+        self._timer = None
+        self._instances = {}          # job -> its connection
+        self.sessions = Sessions(self._me, node.name)
+        self.consent = consent.Consent()
+        self.jobs = Jobs(node.loop, node.entry, self._job_ended)
+        self._load_rules()
+        self._register(node.dispatch, node.instance_dispatch)
+
+    def _register(self, peers, instances):
+        peers.notice(proto.INVITE, self._on_invite)
+        peers.notice(proto.ANSWER, lambda connection, said: self._answered(connection, said))
+        peers.notice(proto.READY, lambda connection, said: self._told(self.sessions.ready, connection, said.session, said.port))
+        peers.notice(proto.FINISHED, lambda connection, said: self._told(self.sessions.exited, connection, said.session, said.exit))
+        peers.notice(proto.ROSTER, lambda connection, said: self._told(self.sessions.rostered, connection, said.session, said.members))
+        peers.notice(proto.END, lambda connection, said: self._told(self.sessions.end, connection, said.session))
+        instances.notice(proto.LISTENING, self._on_listening)
+        instances.notice(proto.END, self._on_instance_end)
+
+    def _told(self, call, connection, *what):
+        call(connection.peer_id, *what)
+        self.act()
+
+    # -- hosting
+
+    async def run(self, app, nodes, arguments) -> Session:
+        """Start an application here and ask these nodes (IDs) to take part. Raises UserError."""
+        _check_arguments(arguments)
+        offer = await self._node.offers.offered(app)
+        for node_id in nodes:
+            if self._node.link(node_id) is None:
+                raise UserError(f"{self._node.label(node_id)} is not connected: `nodes` shows who is alive", code="unreachable")
+        await self._node.offers.bring(offer.name, offer.version, offer.publisher_id)
+        session = Session(int.from_bytes(self._loop.entropy(8), "little") or 1, offer.name, offer.version, offer.publisher_id,
+                          offer.network, arguments, self._me, self._loop.entropy(32), self._free_port(), offer.files, offer.bytes)
+        self.sessions.start(session, [(node_id, self._node.label(node_id)) for node_id in nodes], self._loop.now())
+        self._node.log.write("run", f"{offer.name} {offer.version.hex()[:12]} with {', '.join(map(self._node.label, nodes)) or 'nobody'}"
+                                    f", arguments {arguments}")
+        self.act()
+        return session
+
+    async def wait(self, session) -> int:
+        """Until the session is over; what `run --wait` exits with. If nobody takes part, this node's instance ends too."""
+        while not session.is_over:
+            if self._nobody_came(session):
+                self.sessions.close(session)
+                self.act()
+            await self._node.changed.wait()
+        return exit_code(session, self._me)
+
+    def _nobody_came(self, session):
+        others = [member for member in session.members.values() if member.id != self._me]
+        return others and all(WORDS[member.status] in ("denied", "expired") for member in others)
+
+    # -- being asked
+
+    def _on_invite(self, connection, invite):
+        if app_name_fault(invite.app):
+            raise PeerError("invites to an application whose name is not allowed", "name")
+        try:
+            self.sessions.invited(connection.peer_id, invite, self._loop.now())
+        except UserError as error:
+            connection.send(proto.ANSWER, session=invite.session, status=proto.BROKEN, text=str(error))
+            return
+        self.act()
+
+    def _ask(self, session):
+        host = session.host
+        answer, what = self.consent.ask("run", host, self._node.label(host), session.app, session.version, session.arguments,
+                                        session, self._loop.now())
+        wanted = f"{session.app} {session.version.hex()[:12]}, arguments {session.arguments}"
+        who = f"{self._node.label(host)} {node_id_text(host)}"
+        if answer == consent.ASK:
+            self._node.log.write("asked", f"[{what.number}] {who} wants to run {wanted}")
+            self._node.notice(consent.prompt(what, self._since(host), self._what_is_new(session)))
+        elif answer == consent.REFUSE:
+            self._node.refuse("requests", f"{who}: {what}; its request for {wanted} was denied")
+            self.sessions.decided(session, False, what)
+        else:
+            self._node.log.write(answer, f"{wanted} from {who}, by rule {what.number}")
+            self._node.notice(f"* {self._node.label(host)}: {session.app} {'is allowed' if answer == consent.ALLOW else 'is denied'} "
+                              f"by rule {what.number}")
+            self.sessions.decided(session, answer == consent.ALLOW, f"by rule {what.number}")
+
+    def _since(self, node_id):
+        member = self._node.neighbours.table.get(node_id)
+        wall = member.first_seen_wall if member else 0
+        days = int((self._loop.wall() - wall) // 86400) if wall else 0
+        return "first seen today" if days < 1 else f"first seen {days} day{'s' if days > 1 else ''} ago"
+
+    def _what_is_new(self, session):
+        known = [rule for rule in self.consent.rules()
+                 if (rule.node, rule.app, rule.answer) == (session.host, session.app, consent.ALLOW)]
+        if any(rule.version == session.version for rule in known):
+            return "; you allowed it with other arguments before"
+        return "; its files have changed since you allowed it" if known else ""
+
+    def allow(self, number, always=False, any_args=False):
+        """This user's yes; the Request. Raises UserError."""
+        request = self.consent.allow(number, always, any_args)
+        self._node.log.write("allow", f"[{number}] {request.app} {request.version.hex()[:12]} from {request.name} {node_id_text(request.node)}"
+                                      f"{', always' if always else ''}{', any arguments' if any_args else ''}")
+        self.sessions.decided(request.subject, True)
+        self.act()
+        return request
+
+    def deny(self, number, never=False):
+        """This user's no; the Request. Raises UserError."""
+        request = self.consent.deny(number, never)
+        self._node.log.write("deny", f"[{number}] {request.app} {request.version.hex()[:12]} from {request.name}{', never' if never else ''}")
+        self.sessions.decided(request.subject, False)
+        self.act()
+        return request
+
+    def _answered(self, connection, said):
+        session = self.sessions.get(said.session)
+        if session and session.host == self._me and said.text and said.status in (proto.DENIED, proto.BROKEN):
+            self._node.notice(f"* {self._node.label(connection.peer_id)}: {clean(said.text, 200)}")
+        self._told(self.sessions.answered, connection, said.session, said.status, said.text)
+
+    # -- effects
+
+    def act(self):
+        """Carry out what the machines decided."""
+        for effect in self.consent.effects():
+            if isinstance(effect, consent.Expired):
+                self._node.log.write("expired", f"[{effect.request.number}] {effect.request.app} from {effect.request.name}")
+                self.sessions.expired(effect.request.subject)
+            else:
+                self._save_rules()
+        handlers = {Send: self._send, Ask: lambda effect: self._ask(effect.session), Start: lambda effect: self._start(effect.session),
+                    Fetch: lambda effect: self._loop.start(self._fetch(effect.session)), Tell: lambda effect: self._tell(effect.session),
+                    Withdraw: lambda effect: self.consent.withdraw(effect.session), Kill: lambda effect: self._kill(effect.session),
+                    Changed: self._changed, Over: lambda effect: None}
+        effects = self.sessions.effects()
+        while effects:
+            for effect in effects:
+                handlers[type(effect)](effect)
+            effects = self.sessions.effects()
+        self._node.touched()
+        self._arm()
+
+    def _arm(self):
+        if self._timer:
+            self._timer.cancel()
+        due = [at for at in (self.sessions.deadline(), self.consent.deadline()) if at is not None]
+        self._timer = self._loop.call_at(min(due), self._due) if due else None
+
+    def _due(self):
+        self._timer = None
+        self.consent.time(self._loop.now())
+        self.act()
+        self.sessions.time(self._loop.now())
+        self.act()
+
+    def _send(self, effect):
+        fields = dict(effect.fields)
+        for rows in ("roster", "members"):
+            if rows in fields:
+                fields[rows] = self._placed(fields[rows])
+        if not self._node.send(effect.to, effect.message, **fields) and effect.message is proto.INVITE:
+            self.sessions.unreachable(self.sessions.get(effect.fields["session"]), effect.to)
+
+    async def _fetch(self, session):
+        try:
+            await self._node.offers.bring(session.app, session.version, prefer=session.host)
+        except P2PError as error:
+            self._node.notice(f"! {session.app} could not be fetched: {error}")
+            self._node.log.write("failed", f"{session.app}: {error}")
+            self.sessions.fetched(session, str(error))
+        else:
+            self.sessions.fetched(session)
+        self.act()
+
+    def _start(self, session):
+        if session.members[self._me].status not in OPEN:
+            return
+        try:
+            folder = self._node.offers.store.folder(session.app, session.version)
+            data = self._node.offers.store.data_folder(session.app)
+            session.job = self.jobs.start(session, self._bootstrap(session, folder, data), data)
+        except UserError as error:
+            self._node.notice(f"! {session.app} could not be started: {error}")
+            self._node.log.write("failed", f"{session.app}: {error}")
+            self.sessions.finished(session, 127)
+            return
+        self._node.log.write("start", f"job {session.job.number}: {session.app} {session.version.hex()[:12]} of {self._node.label(session.host)}"
+                                      f", pid {session.job.pid}")
+        self._node.notice(f"* job {session.job.number}: {session.app} runs here; `attach {session.job.number}` enters it")
+
+    def _bootstrap(self, session, folder, data):
+        port = session.port if session.host == self._me or self._loop.free_port(session.port) else self._free_port()
+        return {
+            "state": self._node.publisher.name, "session": session.number, "token": session.token.hex(), "app": session.app,
+            "version": session.version.hex(), "folder": folder, "data": data,
+            "framework": os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "home": self._node.home,
+            "network": self._node.networks.tags[0].hex(), "port": port, "root_port": self._node.port, "me": self._me.hex(),
+            "host": session.host.hex(), "name": self._node.name, "args": session.arguments,
+            "roster": [dict(row, id=row["id"].hex()) for row in self._roster(session)]}
+
+    def _roster(self, session):
+        """As this node's instance should see it."""
+        return [dict(row, name=self._node.label(row["id"])) for row in self._placed(session.roster())]
+
+    def _placed(self, rows):
+        """Each member where this node reaches it; what the host said of those whom this node does not know."""
+        placed = []
+        for row in rows:
+            member = self._node.neighbours.table.get(row["id"])
+            place = self._node.address_of(member) if member else None
+            placed.append(dict(row, address=place[0] if place else row["address"]))
+        return placed
+
+    def _tell(self, session):
+        connection = self._instances.get(session.job)
+        if connection is not None:
+            connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
+
+    def _kill(self, session):
+        """End this node's instance: it is asked to go by itself first."""
+        connection = self._instances.get(session.job)
+        if connection is not None:
+            connection.send(proto.END, session=session.number)
+            self._loop.call_later(limits.KILL_AFTER, self._kill_job, session.job)
+        elif session.job is not None:
+            self.jobs.kill(session.job)
+
+    def _kill_job(self, job):
+        if job.state != EXITED:
+            self.jobs.kill(job)
+
+    def _changed(self, effect):
+        session, member = effect.session, effect.member
+        if member.id != self._me and session.host == self._me and WORDS[member.status] in ("allowed", "denied", "expired", "unreachable", "failed"):
+            self._node.notice(f"* {self._node.label(member.id)}: {session.app} {WORDS[member.status]}")
+
+    # -- jobs and their instances
+
+    def adopt(self, connection):
+        """An instance of this node shows its session's token."""
+        session = self.sessions.get(connection.hello.session)
+        if session is None or session.job is None or session.job.state == EXITED or connection.hello.token != session.token:
+            raise PeerError("claims to be an instance of this node and has no session's token", "token")
+        self._instances[session.job] = connection
+        self._tell(session)
+
+    def lost(self, connection):
+        """An instance's connection ended."""
+        for job, known in list(self._instances.items()):
+            if known is connection:
+                del self._instances[job]
+
+    def _job_of(self, connection):
+        return next((job for job, known in self._instances.items() if known is connection), None)
+
+    def _on_listening(self, connection, told):
+        job = self._job_of(connection)
+        if job is not None:
+            job.port, job.state = told.port, RUNNING
+            self.sessions.listening(job.session, told.port)
+            self.act()
+
+    def _on_instance_end(self, connection, _told):
+        job = self._job_of(connection)
+        if job is not None:
+            self.sessions.ask_for_end(job.session)
+            self.act()
+
+    def _job_ended(self, job):
+        session = job.session
+        self._node.log.write("end", f"job {job.number}: {session.app} exited with {job.exit}")
+        self._node.notice(f"* job {job.number}: {session.app} exited with {job.exit}")
+        self.sessions.finished(session, job.exit)
+        self.act()
+
+    def job(self, number):
+        """The job with this number. Raises UserError."""
+        job = self.jobs.get(number)
+        if job is None:
+            raise UserError(f"no job {number}; `jobs` lists them", code="no-such-job")
+        return job
+
+    def kill(self, number):
+        """End a job. Raises UserError."""
+        job = self.job(number)
+        if job.state == EXITED:
+            raise UserError(f"job {number} has ended already", code="no-such-job")
+        self.jobs.kill(job)
+
+    def node_gone(self, node_id):
+        """A node is dead or has left."""
+        self.sessions.node_gone(node_id)
+        self.act()
+
+    async def stop(self):
+        """End all jobs."""
+        await self.jobs.stop()
+        if self._timer:
+            self._timer.cancel()
+
+    # -- ports
+
+    def _free_port(self):
+        low, high = self._node.app_ports or (0, 0)
+        if not low:
+            return self._loop.free_port()
+        size = high - low + 1
+        first = int.from_bytes(self._loop.entropy(4), "little") % size
+        for step in range(min(size, 4096)):
+            port = low + (first + step) % size
+            if self._loop.free_port(port):
+                return port
+        raise UserError(f"all ports from {low} to {high} are in use: start the root with other --app-ports", code="port")
+
+    # -- rules
+
+    def _load_rules(self):
+        path = self._node.path(RULES)
+        if self._node.disk.exists(path):
+            try:
+                self.consent.from_json(self._node.disk.read_bytes(path, MAX_RULES_FILE))
+            except ValueError:
+                raise UserError(f"{path} cannot be read as rules: repair it, or remove it to be asked about everything again", code="rules")
+
+    def _save_rules(self):
+        try:
+            self._node.disk.write_atomic(self._node.path(RULES), self.consent.to_json())
+        except P2PError as error:
+            self._node.notice(f"! the rules could not be saved: {error}")
+
+    def drop_rule(self, number):
+        """Forget a remembered answer. Raises UserError."""
+        self.consent.drop_rule(number)
+        self.act()
+
+    # -- rows, as CLI.md names their keys
+
+    def members_row(self, session):
+        """Who takes part."""
+        return [{"id": node_id_text(member.id), "name": self._node.label(member.id), "status": WORDS[member.status],
+                 "exit": member.exit} for member in session.members.values()]
+
+    def run_row(self, session):
+        """What `run` prints."""
+        return {"session": f"{session.number:016x}", "app": session.app, "version": session.version.hex(),
+                "job": session.job.number if session.job else None, "nodes": self.members_row(session)}
+
+    def job_rows(self):
+        """What `jobs` prints."""
+        return [{"job": job.number, "session": f"{job.session.number:016x}", "app": job.session.app, "version": job.session.version.hex(),
+                 "host": self._node.label(job.session.host), "port": job.port, "nodes": self.members_row(job.session), "pid": job.pid,
+                 "state": job.state, "exit": job.exit, "unseen": job.unseen} for job in self.jobs]
+
+    def request_rows(self):
+        """What `requests` prints."""
+        return [request.row(self._loop.now()) for request in self.consent.requests()]
+
+    def rule_rows(self):
+        """What `rules` prints."""
+        return [rule.row() for rule in self.consent.rules()]
+
+    def published(self):
+        """The sessions and jobs of p2pstate, the newest first."""
+        sessions = [SessionRow(session.number, session.app, session.version, session.host, WORDS[session.members[self._me].status],
+                               len(session.members), 0.0) for session in self.sessions]
+        jobs = [JobRow(job.number, job.session.number, job.session.app, job.session.version, job.state, job.pid, job.port,
+                       job.exit or 0, job.started_wall, job.ended_wall) for job in self.jobs]
+        return tuple(reversed(sessions)), tuple(reversed(jobs))
+
+
+def _check_arguments(arguments):
+    if len(arguments) > 64 or any(len(argument.encode("utf-8", "replace")) > 1024 for argument in arguments):
+        raise UserError("too many or too long arguments: at most 64 of 1,024 bytes each; put more into a file", code="arguments")

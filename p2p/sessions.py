@@ -1,0 +1,358 @@
+"""Who takes part in a run of an application, and how far each is: the pure machine behind `run`.
+
+What arrived goes in as calls (from another node, from this user, from the files, from the processes), with the time;
+what is to be done comes out of `effects()`, as plain data. No socket, no clock, no process.
+
+The host is the node that is named in the invitation, for ever: a session whose host dies goes on among the others,
+each root keeping the roster for its own instance from what it hears. A node speaks for itself only: ANSWER, READY and
+FINISHED are about their sender; only the host's ROSTER speaks of others, and never of this node.
+"""
+
+from collections import namedtuple
+
+from . import limits, proto
+from .errors import PeerError, UserError
+
+ASKED, ALLOWED, RUNNING, EXITED, DENIED, EXPIRED, UNREACHABLE, FAILED = range(8)
+OPEN = (ASKED, ALLOWED, RUNNING)
+
+# (status, what happened) -> status; what is not listed changes nothing, so late and repeated messages are harmless
+NEXT = {
+    (ASKED, "allowed"): ALLOWED,
+    (ASKED, "denied"): DENIED,
+    (ASKED, "expired"): EXPIRED,
+    (ASKED, "unreachable"): UNREACHABLE,
+    (ASKED, "failed"): FAILED,
+    (ALLOWED, "ready"): RUNNING,
+    (ALLOWED, "failed"): FAILED,
+    (ALLOWED, "finished"): EXITED,
+    (ALLOWED, "unreachable"): UNREACHABLE,
+    (RUNNING, "finished"): EXITED,
+    (RUNNING, "unreachable"): UNREACHABLE,
+}
+
+Send = namedtuple("Send", "to message fields")        # a notice to a node
+Ask = namedtuple("Ask", "session")                    # this user's word is wanted
+Withdraw = namedtuple("Withdraw", "session")          # it is wanted no longer
+Fetch = namedtuple("Fetch", "session")                # bring the files level
+Start = namedtuple("Start", "session")                # spawn this node's instance
+Tell = namedtuple("Tell", "session")                  # hand the roster to this node's instance
+Kill = namedtuple("Kill", "session")                  # end this node's instance
+Changed = namedtuple("Changed", "session member")     # a member's status, for people
+Over = namedtuple("Over", "session")                  # nothing is under way any more
+
+
+class Participant:
+    """One node in a session."""
+
+    def __init__(self, node_id, name, status):
+        self.id = node_id
+        self.name = name
+        self.status = status
+        self.address = ""
+        self.port = 0
+        self.exit = None
+
+    def happened(self, event):
+        """Take the step of NEXT; True if there is one."""
+        after = NEXT.get((self.status, event))
+        if after is None:
+            return False
+        self.status = after
+        return True
+
+
+class Session:
+    """One run of an application. `members` in the order of the invitation, the host first."""
+
+    def __init__(self, number, app, version, publisher, network, arguments, host, token, port, files=0, size=0):
+        self.number = number
+        self.app = app
+        self.version = version
+        self.publisher = publisher
+        self.network = network
+        self.arguments = list(arguments)
+        self.host = host
+        self.token = token
+        self.port = port
+        self.files = files
+        self.size = size
+        self.members = {}
+        self.expires = None
+        self.job = None
+        self.is_over = False
+
+    def add(self, node_id, name, status):
+        """Take a participant in."""
+        self.members[node_id] = Participant(node_id, name, status)
+        return self.members[node_id]
+
+    def roster(self):
+        """Rows of proto.Member."""
+        return [{"id": member.id, "name": member.name, "status": member.status, "address": member.address, "port": member.port,
+                 "exit": member.exit or 0} for member in self.members.values()]
+
+
+class Sessions:
+    """All sessions that this node hosts or was invited to. `me`: its node ID."""
+
+    def __init__(self, me, name):
+        self._me = me
+        self._name = name
+        self._sessions = {}
+        self._effects = []
+
+    def __iter__(self):
+        return iter(list(self._sessions.values()))
+
+    def get(self, number):
+        """The session, or None."""
+        return self._sessions.get(number)
+
+    def effects(self):
+        """What is to be done, in order; each is given once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # -- hosting
+
+    def start(self, session, invited, now):
+        """Host a session: `invited` are (node ID, name) pairs. The files must be here."""
+        self._make_room()
+        assert len(invited) < 256 and session.number not in self._sessions
+        self._sessions[session.number] = session
+        session.add(self._me, self._name, ALLOWED)
+        session.expires = now + limits.ASK_FOR + limits.ASK_GRACE
+        for node_id, name in invited:
+            session.add(node_id, name, ASKED)
+        for node_id, _ in invited:
+            self._effects.append(Send(node_id, proto.INVITE, self._invitation(session)))
+        self._effects.append(Start(session))
+
+    def _invitation(self, session):
+        return {"session": session.number, "app": session.app, "version": session.version, "publisher": session.publisher,
+                "network": session.network, "files": session.files, "bytes": session.size, "arguments": session.arguments,
+                "roster": session.roster(), "port": session.port, "token": session.token, "expires_s": int(limits.ASK_FOR)}
+
+    def unreachable(self, session, node_id):
+        """An invitation could not be delivered."""
+        self._step(session, node_id, "unreachable")
+
+    def answered(self, sender, number, status, text):
+        """ANSWER of an invited node."""
+        session = self._hosted(number, sender)
+        event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}.get(status)
+        if session and event:
+            self._step(session, sender, event)
+
+    # -- being invited
+
+    def invited(self, sender, invite, now):
+        """INVITE. Raises PeerError for one that contradicts itself."""
+        if invite.session in self._sessions:
+            raise PeerError("invites to a session that exists already", "session")
+        roster = {row.id: row for row in invite.roster}
+        if sender not in roster or self._me not in roster or len(roster) != len(invite.roster):
+            raise PeerError("an invitation whose roster does not hold both ends", "session")
+        self._make_room()
+        session = Session(invite.session, invite.app, invite.version, invite.publisher, invite.network, invite.arguments,
+                          sender, invite.token, invite.port, invite.files, invite.bytes)
+        for row in invite.roster:
+            member = session.add(row.id, row.name, row.status if row.id != self._me and row.status <= FAILED else ASKED)
+            member.address, member.port = row.address, row.port
+        session.expires = now + limits.ASK_FOR
+        self._sessions[session.number] = session
+        self._effects.append(Ask(session))
+
+    def decided(self, session, is_allowed, text=""):
+        """This user's (or a rule's) word."""
+        if session.members[self._me].status != ASKED:
+            return
+        self._answer(session, ALLOWED if is_allowed else DENIED, text)
+        if is_allowed:
+            self._effects.append(Fetch(session))
+
+    def expired(self, session):
+        """Nobody answered in time."""
+        if session.members[self._me].status == ASKED:
+            self._answer(session, EXPIRED, "")
+
+    def fetched(self, session, problem=""):
+        """The files are level, or why not."""
+        if session.members[self._me].status != ALLOWED or session.is_over:
+            return
+        if problem:
+            self._answer(session, FAILED, problem)
+        else:
+            self._effects.append(Start(session))
+
+    def _answer(self, session, status, text):
+        event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}[status]
+        self._effects.append(Send(session.host, proto.ANSWER, {"session": session.number, "status": status, "text": text[:1000]}))
+        self._step(session, self._me, event)
+
+    # -- this node's instance
+
+    def listening(self, session, port):
+        """This node's instance told its port."""
+        member = session.members[self._me]
+        member.port = port
+        for other in self._others(session):
+            self._effects.append(Send(other, proto.READY, {"session": session.number, "port": port}))
+        self._step(session, self._me, "ready")
+
+    def finished(self, session, code):
+        """This node's instance has ended, or could not be started."""
+        session.members[self._me].exit = code
+        for other in self._others(session):
+            self._effects.append(Send(other, proto.FINISHED, {"session": session.number, "exit": code}))
+        self._step(session, self._me, "finished")
+
+    # -- what the others say
+
+    def ready(self, sender, number, port):
+        """READY of another node's instance."""
+        session = self._joined(number, sender)
+        if session:
+            member = session.members[sender]
+            member.port = port
+            if member.status == ASKED:
+                member.status = ALLOWED       # its answer to the host has not reached us
+            self._step(session, sender, "ready")
+
+    def exited(self, sender, number, code):
+        """FINISHED of another node's instance."""
+        session = self._joined(number, sender)
+        if session:
+            session.members[sender].exit = code
+            self._step(session, sender, "finished")
+
+    def rostered(self, sender, number, rows):
+        """ROSTER of the host: what it knows of the others."""
+        session = self._joined(number, sender)
+        if session is None or sender != session.host:
+            return
+        for row in rows:
+            member = session.members.get(row.id)
+            if row.id == self._me or row.status > FAILED or member is None:
+                continue
+            if member.status in OPEN:
+                member.status, member.exit = row.status, row.exit if row.status == EXITED else None
+                member.port, member.address = row.port or member.port, row.address
+        self._effects.append(Tell(session))
+        self._settle(session)
+
+    def end(self, sender, number):
+        """END: the host's ends the session here; another member's asks the host to end it for all."""
+        session = self._sessions.get(number)
+        if session is None or sender not in session.members:
+            return
+        if sender == session.host or session.host == self._me:
+            self.close(session)
+
+    def close(self, session):
+        """End it here, and as the host for everybody."""
+        if session.is_over:
+            return
+        if session.host == self._me:
+            for other in self._others(session):
+                self._effects.append(Send(other, proto.END, {"session": session.number}))
+        if session.members[self._me].status == ASKED:
+            self._effects.append(Withdraw(session))
+            self._step(session, self._me, "expired")
+        elif session.members[self._me].status in OPEN:
+            self._effects.append(Kill(session))
+
+    def ask_for_end(self, session):
+        """This node's instance wants the session to end."""
+        if session.host == self._me:
+            self.close(session)
+        else:
+            self._effects.append(Send(session.host, proto.END, {"session": session.number}))
+
+    def node_gone(self, node_id):
+        """A node is dead or has left."""
+        for session in self:
+            if node_id in session.members and not session.is_over:
+                self._step(session, node_id, "unreachable")
+                if node_id == session.host and session.members[self._me].status == ASKED:
+                    self.close(session)
+
+    # -- time
+
+    def deadline(self):
+        """When `time` is to be called next, or None."""
+        due = [session.expires for session in self._sessions.values() if session.expires is not None and self._waiting(session)]
+        return min(due) if due else None
+
+    def time(self, now):
+        """Invitations that nobody answered."""
+        for session in self:
+            if session.expires is None or session.expires > now:
+                continue
+            for member in self._waiting(session):
+                if member.id == self._me:
+                    self._effects.append(Withdraw(session))
+                    self.expired(session)
+                elif session.host == self._me:
+                    self._step(session, member.id, "expired")
+
+    def _waiting(self, session):
+        mine = session.host == self._me
+        return [member for member in session.members.values() if member.status == ASKED and (mine or member.id == self._me)]
+
+    # -- inside
+
+    def _others(self, session):
+        return [node_id for node_id in session.members if node_id != self._me]
+
+    def _hosted(self, number, sender):
+        session = self._joined(number, sender)
+        return session if session and session.host == self._me else None
+
+    def _joined(self, number, sender):
+        session = self._sessions.get(number)
+        return session if session and sender in session.members and sender != self._me else None
+
+    def _step(self, session, node_id, event):
+        member = session.members[node_id]
+        if not member.happened(event):
+            return
+        self._effects.append(Changed(session, member))
+        if session.host == self._me:
+            rows = session.roster()
+            for other in session.members.values():
+                if other.id != self._me and other.status in (ALLOWED, RUNNING):
+                    self._effects.append(Send(other.id, proto.ROSTER, {"session": session.number, "members": rows}))
+        self._effects.append(Tell(session))
+        self._settle(session)
+
+    def _settle(self, session):
+        mine = session.members[self._me].status
+        if session.host == self._me:
+            done = all(member.status not in OPEN for member in session.members.values())
+        else:
+            done = mine not in OPEN
+        if done and not session.is_over:
+            session.is_over = True
+            session.expires = None
+            self._effects.append(Over(session))
+
+    def _make_room(self):
+        if len(self._sessions) < limits.MAX_SESSIONS:
+            return
+        for number, session in self._sessions.items():
+            if session.is_over:
+                del self._sessions[number]
+                return
+        raise UserError(f"{limits.MAX_SESSIONS} sessions are open on this node: end one with `kill`", code="too-many")
+
+
+def exit_code(session, me) -> int:
+    """What `run --wait` exits with: 0 all well, 4 all denied, 5 all expired, else 1."""
+    others = [member for member in session.members.values() if member.id != me]
+    if others and all(member.status == DENIED for member in others):
+        return 4
+    if others and all(member.status == EXPIRED for member in others):
+        return 5
+    return 0 if all(member.status == EXITED and member.exit == 0 for member in session.members.values()) else 1

@@ -1,0 +1,196 @@
+"""This user's word: requests that wait for it, and rules that remember it. Pure: no clock, no disk, no screen.
+
+Nothing is ever accepted by itself. A request ends by `allow`, by `deny`, or by its time, and time means no. A rule
+binds the node's ID, the application, its version and its exact arguments; a name is a label and binds nothing.
+
+A peer may have a few requests open and gets a small budget of new ones, so that nobody is worn down by asking.
+"""
+
+import json
+import shlex
+from collections import namedtuple
+
+from .. import limits
+from ..errors import UserError
+from ..text import clean
+from .ecc import BadKey, node_id_text, parse_node_id
+
+ALLOW, DENY, ASK, REFUSE = "allow", "deny", "ask", "refuse"
+
+Expired = namedtuple("Expired", "request")
+RulesChanged = namedtuple("RulesChanged", "")
+
+
+class Request:
+    """Something that waits. `subject` is the caller's own object; times are the loop's, s."""
+
+    def __init__(self, number, kind, node, name, app, version, arguments, expires, subject):
+        self.number = number
+        self.kind = kind
+        self.node = node
+        self.name = name
+        self.app = app
+        self.version = version
+        self.arguments = list(arguments)
+        self.expires = expires
+        self.subject = subject
+
+    def row(self, now):
+        """As `requests` prints it."""
+        return {"request": self.number, "kind": self.kind, "node": node_id_text(self.node), "name": self.name, "app": self.app,
+                "version": self.version.hex(), "args": self.arguments, "expires_s": round(max(0.0, self.expires - now), 1)}
+
+
+class Rule:
+    """A remembered answer. `arguments` None: any."""
+
+    def __init__(self, number, node, app, version, arguments, answer):
+        self.number = number
+        self.node = node
+        self.app = app
+        self.version = version
+        self.arguments = arguments
+        self.answer = answer
+
+    def fits(self, node, app, version, arguments):
+        """Was this very thing answered?"""
+        return (self.node, self.app, self.version) == (node, app, version) and self.arguments in (None, list(arguments))
+
+    def row(self):
+        """As `rules` prints it."""
+        return {"rule": self.number, "node": node_id_text(self.node), "app": self.app, "version": self.version.hex(),
+                "args": self.arguments, "answer": self.answer}
+
+
+class Consent:
+    """All open requests and all rules of this node."""
+
+    def __init__(self):
+        self._requests = {}
+        self._rules = {}
+        self._next_request = self._next_rule = 1
+        self._budgets = {}           # node ID -> (requests left, since when)
+        self._effects = []
+
+    def effects(self):
+        """What happened by itself, in order; each is given once."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # -- asking
+
+    def ask(self, kind, node, name, app, version, arguments, subject, now):
+        """(ALLOW | DENY, the Rule) where one fits, (ASK, the Request) where a person must say, (REFUSE, why) beyond the limits."""
+        for rule in self._rules.values():
+            if rule.fits(node, app, version, arguments):
+                return rule.answer, rule
+        if sum(request.node == node for request in self._requests.values()) >= limits.MAX_REQUESTS_OPEN:
+            return REFUSE, "too many of its requests wait already"
+        if not self._spend(node, now):
+            return REFUSE, "it asks too often"
+        number = self._next_request
+        self._next_request += 1
+        request = self._requests[number] = Request(number, kind, node, name, app, version, arguments, now + limits.ASK_FOR, subject)
+        return ASK, request
+
+    def _spend(self, node, now):
+        left, since = self._budgets.get(node, (float(limits.REQUEST_BURST), now))
+        left = min(float(limits.REQUEST_BURST), left + (now - since) / limits.REQUEST_REFILL)
+        if len(self._budgets) > limits.MAX_MEMBERS:
+            self._budgets.clear()
+        self._budgets[node] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
+
+    def requests(self):
+        """The open ones, the oldest first."""
+        return list(self._requests.values())
+
+    def withdraw(self, subject):
+        """Whoever asked does not want to know any more."""
+        for number, request in list(self._requests.items()):
+            if request.subject is subject:
+                del self._requests[number]
+
+    # -- answering
+
+    def allow(self, number, always=False, any_args=False):
+        """The Request, which is open no longer; `always` makes a rule. Raises UserError."""
+        request = self._take(number)
+        if always:
+            self._remember(request, None if any_args else request.arguments, ALLOW)
+        return request
+
+    def deny(self, number, never=False):
+        """The Request, which is open no longer; `never` makes a rule. Raises UserError."""
+        request = self._take(number)
+        if never:
+            self._remember(request, request.arguments, DENY)
+        return request
+
+    def _take(self, number):
+        request = self._requests.pop(number, None)
+        if request is None:
+            raise UserError(f"no request {number} is open; `requests` lists those that are", code="no-such-request")
+        return request
+
+    def _remember(self, request, arguments, answer):
+        if len(self._rules) >= limits.MAX_RULES:
+            raise UserError(f"there are {limits.MAX_RULES} rules already: drop some with `rules drop N`", code="too-many")
+        number = self._next_rule
+        self._next_rule += 1
+        self._rules[number] = Rule(number, request.node, request.app, request.version, arguments, answer)
+        self._effects.append(RulesChanged())
+
+    def rules(self):
+        """All rules, the oldest first."""
+        return list(self._rules.values())
+
+    def drop_rule(self, number):
+        """Forget a rule. Raises UserError."""
+        if self._rules.pop(number, None) is None:
+            raise UserError(f"no rule {number}; `rules` lists them", code="no-such-rule")
+        self._effects.append(RulesChanged())
+
+    # -- time
+
+    def deadline(self):
+        """When `time` is to be called next, or None."""
+        return min((request.expires for request in self._requests.values()), default=None)
+
+    def time(self, now):
+        """What nobody answered is answered by nobody: no."""
+        for number, request in list(self._requests.items()):
+            if request.expires <= now:
+                del self._requests[number]
+                self._effects.append(Expired(request))
+
+    # -- on disk
+
+    def to_json(self) -> bytes:
+        """The rules."""
+        return json.dumps([rule.row() for rule in self._rules.values()], indent=1).encode("utf-8")
+
+    def from_json(self, data):
+        """Take the rules of an earlier run. Raises ValueError for what `to_json` never wrote; then nothing is taken."""
+        rules = {}
+        try:
+            for row in json.loads(data.decode("utf-8"))[:limits.MAX_RULES]:
+                version, arguments = bytes.fromhex(row["version"]), row["args"]
+                if len(version) != 32 or row["answer"] not in (ALLOW, DENY):
+                    raise ValueError("not a rule")
+                if arguments is not None:
+                    arguments = [str(argument) for argument in arguments]
+                rules[int(row["rule"])] = Rule(int(row["rule"]), parse_node_id(row["node"]), str(row["app"]), version, arguments, row["answer"])
+        except (KeyError, TypeError, AttributeError, ValueError, BadKey) as error:
+            raise ValueError(str(error))
+        self._rules = rules
+        self._next_rule = max(rules, default=0) + 1
+
+
+def prompt(request, since, note="") -> str:
+    """The line that asks a person. `since`: how long the node has been known, in words; `note`: more to know, cleaned by the caller."""
+    arguments = " ".join(shlex.quote(clean(argument, 200)) for argument in request.arguments)
+    with_arguments = f" {arguments}" if arguments else ""
+    return (f"[{request.number}] {clean(request.name)} ({node_id_text(request.node)[:10]}…, {since}) wants to run {clean(request.app)} "
+            f"{request.version.hex()[:6]}…{clean(with_arguments, 300)} with you{note} — allow {request.number} | deny {request.number} "
+            f"({int(limits.ASK_FOR)} s)")
