@@ -14,6 +14,12 @@ from . import system
 
 MAX_BOOTSTRAP = 1 << 20
 bootstrap = None          # what the root told; None in a process that no root started
+_at_exit = []
+
+
+def on_exit(callback):
+    """Call it when the application's code has ended, however it did."""
+    _at_exit.append(callback)
 
 
 def main(word) -> int:
@@ -60,6 +66,9 @@ def _execute(code, module, path):
     except BaseException:
         _show_error(path)
         return 1
+    finally:
+        for callback in _at_exit:
+            callback()
     return 0
 
 

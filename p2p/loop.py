@@ -250,15 +250,19 @@ class Loop:
                 self._call(watch.on_readable)
         self._run_timers(began)
         self._run_soon()
-        while self._at_end:
-            endings, self._at_end = self._at_end, []
-            for callback in endings:
-                self._call(callback)
+        self.flush()
         spent = time.monotonic() - began
         self.turns += 1
         self.busy_s += spent
         if spent > self.worst_s:
             self.worst_s = spent
+
+    def flush(self):
+        """Do the end-of-turn work now: for a program that sends and will not turn the loop for a while."""
+        while self._at_end:
+            endings, self._at_end = self._at_end, []
+            for callback in endings:
+                self._call(callback)
 
     def _sleep_time(self, timeout):
         if self._soon or self._at_end or self._always_ready:
