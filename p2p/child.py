@@ -85,4 +85,6 @@ def _show_error(path):
     kind, error, trace = sys.exc_info()
     while trace is not None and trace.tb_frame.f_code.co_filename != path:
         trace = trace.tb_next
-    traceback.print_exception(kind, error, trace or error.__traceback__)
+    if trace is None and not isinstance(error, SyntaxError):
+        trace = error.__traceback__
+    traceback.print_exception(kind, error, trace)

@@ -1,0 +1,340 @@
+"""The application's interface, between real processes on two or three nodes of this computer (all roots in this one)."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from p2p.loop import Loop
+from p2p.node import Node
+from tests.nodes import PROGRAM, free_port
+
+NAMES = ("ann", "bob", "eve")
+
+
+class Room:
+    """Some nodes that have met, and applications among them. Everybody allows everything: consent is tested elsewhere."""
+
+    def __init__(self, folder, count):
+        self.loop = Loop()
+        self.folder = folder
+        port = free_port()
+        self.nodes = [Node(self.loop, str(folder / name), name, port, entry=str(PROGRAM)) for name in NAMES[:count]]
+        for node in self.nodes:
+            self.do(node.start())
+        self.until(lambda: all(node.neighbours.table.alive() == count for node in self.nodes))
+        self.until(lambda: all(node.link(other.identity.node_id) for node in self.nodes for other in self.nodes if other is not node))
+
+    def until(self, condition, seconds=20.0, what="it"):
+        end = self.loop.now() + seconds
+        while not condition():
+            assert self.loop.now() < end, f"waited in vain for {what}; outputs: {self.outputs()}"
+            self.loop.turn(0.02)
+
+    def do(self, coroutine, seconds=20.0):
+        task = self.loop.start(coroutine)
+        self.until(lambda: task.done, seconds)
+        return task.result()
+
+    def start(self, source, *arguments, others=True):
+        """Run an application of this source on all nodes; the session at the first."""
+        folder = self.folder / "app"
+        folder.mkdir(exist_ok=True)
+        (folder / "main.py").write_text(source)
+        host = self.nodes[0]
+        self.do(host.offers.share(str(folder)))
+        invited = [node for node in self.nodes[1:] if others]
+        before = {node: len(list(node.launcher.jobs)) for node in self.nodes}
+        session = self.do(host.launcher.run("app", [node.identity.node_id for node in invited], list(arguments)))
+        for node in invited:
+            self.until(lambda: node.launcher.request_rows(), what="the request")
+            node.launcher.allow(node.launcher.request_rows()[0]["request"])
+        self.until(lambda: all(len(list(node.launcher.jobs)) > before[node] for node in [host, *invited]), what="the jobs")
+        return session
+
+    def job(self, node):
+        return list(self.nodes[node].launcher.jobs)[-1]
+
+    def output(self, node):
+        return self.job(node).output().decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def outputs(self):
+        return [[job.output() for job in node.launcher.jobs] for node in getattr(self, "nodes", [])]
+
+    def says(self, node, text, seconds=20.0):
+        self.until(lambda: text in self.output(node), seconds, f"{text!r} at {NAMES[node]}")
+
+    def wait(self, session):
+        return self.do(self.nodes[0].launcher.wait(session))
+
+    def close(self):
+        for node in self.nodes:
+            self.do(node.stop())
+        self.loop.close()
+
+
+@pytest.fixture
+def room(request, tmp_path):
+    room = Room(tmp_path, getattr(request, "param", 2))
+    yield room
+    room.close()
+
+
+@pytest.mark.parametrize("room", [3], indirect=True)
+def test_everybody_joins_exactly_once_before_its_first_message_and_leaves_once_after_its_last(room):
+    session = room.start("""
+import p2p
+class Say(p2p.Message):
+    text: str
+app = p2p.attach()
+print("roster", sorted(peer.name for peer in app.peers), app.host.name, app.is_host, flush=True)
+for number in range(100):
+    app.broadcast(Say(f"{number}"))
+heard, seen = {}, []
+for event in app:
+    if isinstance(event, p2p.Join):
+        assert event.sender not in seen
+        seen.append(event.sender)
+        heard[event.sender] = []
+    elif isinstance(event, Say):
+        heard[event.sender].append(int(event.text))
+    elif isinstance(event, p2p.Leave):
+        assert heard.pop(event.sender) == list(range(100))
+        print("left", event.sender.name, flush=True)
+    elif isinstance(event, p2p.Line):
+        app.quit(3)
+    if heard and all(len(numbers) == 100 for numbers in heard.values()) and len(heard) == 2:
+        print("all heard", flush=True)
+""")
+    for node in range(3):
+        room.says(node, "all heard")
+    assert "roster ['bob', 'eve'] ann True" in room.output(0) and "roster ['ann', 'bob'] ann False" in room.output(2)
+    room.job(2).write(b"go\n")
+    room.says(0, "left eve")
+    room.says(1, "left eve")
+    os.kill(room.job(1).pid, signal.SIGKILL)
+    room.says(0, "left bob", 5.0)
+    room.job(0).write(b"go\n")
+    assert room.wait(session) == 1
+    assert [member["exit"] for member in room.nodes[0].launcher.run_row(session)["nodes"]] == [3, -signal.SIGKILL, 3]
+
+
+def test_requests_are_answered_by_callbacks_and_fail_by_name(room):
+    room.start("""
+import p2p, time
+class Ask(p2p.Message):
+    question: str
+class Answer(p2p.Message):
+    text: str
+app = p2p.attach()
+inside = []
+@app.on(Ask)
+def answer(event):
+    assert not inside, "a handler was entered from inside another"
+    inside.append(event)
+    if event.question == "slow":
+        time.sleep(1)
+    if event.question == "back":
+        reply = app.request(event.sender, Ask("inner"), timeout=5) if app.is_host else None
+        print("back", reply, flush=True)
+    if event.question == "die":
+        import os
+        os.kill(os.getpid(), 9)
+    inside.clear()
+    return Answer(event.question.upper())
+@app.on(p2p.Line)
+def typed(line):
+    peer = app.peers[0]
+    try:
+        print("got", app.request(peer, Ask(line.text), timeout=0.5 if line.text == "slow" else 5).text, flush=True)
+    except (p2p.Gone, p2p.Timeout) as error:
+        print(type(error).__name__, error, flush=True)
+app.run()
+""")
+    room.until(lambda: all(job.state == "running" for node in room.nodes for job in node.launcher.jobs))
+    for typed, expected in ((b"hello", "got HELLO"), (b"slow", "Timeout bob did not answer Ask in 0.5 s"), (b"again", "got AGAIN"),
+                            (b"die", "Gone bob is gone")):
+        room.job(0).write(typed + b"\n")
+        room.says(0, expected)
+
+
+def test_end_delivers_what_was_sent_before_and_every_program_exits_by_itself(room):
+    session = room.start("""
+import p2p
+class Piece(p2p.Message):
+    number: int
+    data: bytes
+app = p2p.attach()
+if app.is_host:
+    for number in range(300):
+        app.broadcast(Piece(number, bytes(10000)))
+    app.end()
+    print("ended", flush=True)
+    for event in app:
+        pass
+else:
+    got = [event.number for event in app if isinstance(event, Piece)]
+    print("complete", got == list(range(300)), flush=True)
+""")
+    assert room.wait(session) == 0
+    assert "complete True" in room.output(1) and "ended" in room.output(0)
+
+
+def test_a_participant_may_ask_for_the_end_and_the_host_ends_it_for_all(room):
+    session = room.start("""
+import p2p
+app = p2p.attach()
+if not app.is_host:
+    app.end()
+for event in app:
+    pass
+print("over", flush=True)
+""")
+    assert room.wait(session) == 0
+    assert "over" in room.output(0) and "over" in room.output(1)
+
+
+def test_a_program_that_does_not_stop_after_the_end_is_stopped(room):
+    session = room.start("""
+import p2p, time, signal
+app = p2p.attach()
+if app.is_host:
+    app.end()
+else:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
+    time.sleep(600)
+""")
+    assert room.wait(session) == 1
+    assert room.job(1).exit == -signal.SIGKILL
+
+
+def test_a_busy_program_is_not_taken_for_dead(room):
+    room.start("""
+import p2p, time
+class Say(p2p.Message):
+    text: str
+app = p2p.attach()
+for event in app:
+    if isinstance(event, p2p.Line):
+        app.broadcast(Say(event.text))
+    elif isinstance(event, Say):
+        print("busy", flush=True)
+        time.sleep(2.5)
+        app.broadcast(Say("after"))
+        break
+    elif isinstance(event, p2p.Leave):
+        print("left", flush=True)
+for event in app:
+    if isinstance(event, (Say, p2p.Leave)):
+        print(type(event).__name__, flush=True)
+""")
+    room.until(lambda: all(job.state == "running" for node in room.nodes for job in node.launcher.jobs))
+    room.job(0).write(b"work\n")
+    room.says(1, "busy")
+    room.says(0, "busy", 10.0)
+    assert "left" not in room.output(0)
+
+
+def test_other_versions_of_a_class_are_told_at_once_and_do_not_break_anything(room):
+    room.start("""
+import p2p
+fields = {"text": str} if p2p.child.bootstrap["me"] == p2p.child.bootstrap["host"] else {"text": str, "size": int}
+Say = type("Say", (p2p.Message,), {"__annotations__": fields})
+app = p2p.attach()
+app.broadcast(Say(*["x", 1][:len(fields)]))
+for event in app:
+    print(event, flush=True)
+""".replace("import p2p\n", "import p2p, p2p.child\n", 1))
+    for node in (0, 1):
+        room.says(node, "different versions")
+    assert all("Traceback" not in room.output(node) for node in (0, 1))
+
+
+def test_the_networks_table_and_the_places_of_an_application_are_there(room):
+    session = room.start("""
+import json, os, p2p, sys
+app = p2p.attach()
+print(json.dumps({"nodes": sorted(node.name for node in app.nodes()), "args": app.args, "argv": sys.argv[1:],
+                  "cwd": os.getcwd() == os.path.realpath(app.data), "files": sorted(os.listdir(app.dir)), "me": app.me.name}), flush=True)
+""", "one", "two words", "--flag=ü")
+    assert room.wait(session) == 0
+    for node in (0, 1):
+        told = json.loads(room.output(node).splitlines()[0])
+        assert told == {"nodes": ["ann", "bob"], "args": ["one", "two words", "--flag=ü"], "argv": ["one", "two words", "--flag=ü"],
+                        "cwd": True, "files": ["main.py"], "me": NAMES[node]}
+
+
+@pytest.mark.parametrize("source, code, shown", [
+    ("import sys; sys.exit(7)", 7, ""),
+    ("raise SystemExit('it is no use')", 1, "it is no use"),
+    ("def f():\n    return 1 / 0\nf()", 1, "ZeroDivisionError"),
+    ("print('x'", 1, "SyntaxError"),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
+    ("import p2p\nclass Bad(p2p.Message):\n    field: complex", 1, "TypeError"),
+])
+def test_every_end_of_a_program_is_an_exit_code_and_shows_the_authors_own_file(room, source, code, shown):
+    session = room.start(source, others=False)
+    assert room.wait(session) == 1
+    assert room.job(0).exit == code and shown in room.output(0)
+    assert "p2p/child.py" not in room.output(0)
+
+
+def test_an_application_that_never_attaches_runs_and_ends_like_any_other(room):
+    session = room.start("print(input('your name? '))")
+    for node in (0, 1):
+        room.says(node, "your name?")
+        room.job(node).write(b"zoe\n")
+        room.says(node, "zoe\nzoe")
+    assert room.wait(session) == 0
+
+
+def test_the_installed_version_stays_exactly_as_shared(room):
+    session = room.start("import helper\nprint(helper.VALUE)", others=False)
+    folder = room.folder / "app"
+    assert room.wait(session) == 1 and "No module named 'helper'" in room.output(0)
+    (folder / "helper.py").write_text("VALUE = 5\n")
+    session = room.start("import helper\nprint(helper.VALUE)")
+    assert room.wait(session) == 0 and "5" in room.output(1)
+    for node in room.nodes:
+        installed = node.offers.store.folder("app", session.version)
+        assert sorted(os.listdir(installed)) == ["helper.py", "main.py"]
+
+
+def test_nothing_secret_stands_in_arguments_or_environment(room):
+    session = room.start("import os, sys, time\nprint(open('/proc/self/cmdline').read(), open('/proc/self/environ').read(), flush=True)\n"
+                         if os.path.exists("/proc/self/environ") else "import os, sys\nprint(sys.argv, os.environ)\n", others=False)
+    assert room.wait(session) == 0
+    shown = room.output(0)
+    assert session.token.hex() not in shown and room.nodes[0].publisher.name not in shown
+
+
+def test_a_stranger_and_a_wrong_token_are_refused_at_the_instances_port(room):
+    room.start("import p2p\nfor event in p2p.attach():\n    pass\n")
+    room.until(lambda: all(job.state == "running" for node in room.nodes for job in node.launcher.jobs))
+    from p2p import proto
+    from p2p.client import Client
+    from p2p.connection import Dispatch
+    ann, bob = room.nodes
+    outcome = []
+
+    class Intruder:
+        dispatch = Dispatch()
+
+        def greeting(self, connection):
+            return {"role": proto.INSTANCE, "name": "x", "version": "", "nonce": 1, "port": 0, "abilities": 0, "networks": [], "addresses": [],
+                    "view": 0, "session": next(iter(ann.launcher.jobs)).session.number, "token": b"guess"}
+
+        def connection_ready(self, connection):
+            outcome.append("hello")
+
+        def connection_lost(self, connection, error):
+            outcome.append("refused")
+    client = Client(room.loop, bob.networks, Intruder())
+    for port in (room.job(0).port, ann.port):
+        outcome.clear()
+        future = client.dial([("127.0.0.1", port)], bob.networks.tags[0])
+        room.until(lambda: future.done and "refused" in outcome)
+    client.close()
