@@ -181,7 +181,7 @@ class PrivateKey:
     def __init__(self, d: int):
         assert 0 < d < N, "a private key out of range"
         self.d = d
-        self._public = None
+        self._public: PublicKey = None
 
     @classmethod
     def generate(cls, entropy) -> "PrivateKey":

@@ -28,7 +28,10 @@ class Identity:
 
     @classmethod
     def load_or_create(cls, disk, home, entropy) -> "Identity":
-        """The identity of this home, made at the first time. Raises UserError."""
+        """The identity of this home, made at the first time. Raises UserError.
+
+        Who may be the first here holds the home's lock: of two keys made at once, one would be lost.
+        """
         prepare_home(disk, home)
         path = os.path.join(home, KEY_FILE)
         if not disk.exists(path):
@@ -45,7 +48,7 @@ class Identity:
 
 def prepare_home(disk, home):
     """Make the home, or see that it is fit for keys. Raises UserError."""
-    real, program = os.path.realpath(home), os.path.realpath(PROGRAM)
+    real, program = (os.path.normcase(os.path.realpath(path)) for path in (home, PROGRAM))
     if real == program or real.startswith(program + os.sep):
         raise UserError(f"{home} lies in the program's folder {program}: a copied folder would copy this node's identity. "
                         "Choose another with --home", code="home")

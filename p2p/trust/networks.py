@@ -18,7 +18,8 @@ from . import ecc, x509
 ALPN = "p2pframe/1"
 OPEN_NAME = "lan"
 OPEN_SECRET = b"p2pframe/1 open network lan"      # public on purpose
-MAX_PEM = 16384
+MAX_PEM = 16384       # bytes; ours have about 1,000
+SEAL = "seal "
 
 
 class Network:
@@ -56,25 +57,35 @@ def open_network() -> Network:
 
 
 class Networks:
-    """The networks this node is in, and its credentials in each. Offers what channels ask of credentials."""
+    """The networks this node is in, and its credentials in each. Offers what channels ask of credentials.
+
+    Making one looks at the certificates' files, or makes them, and raises UserError; `ssl` waits for the first context.
+    """
 
     def __init__(self, home, identity, disk, entropy):
         self._folder = os.path.join(home, "networks")
         self._identity = identity
         self._disk = disk
         self._entropy = entropy
-        self._networks = [open_network()]
-        self._by_tag = {network.tag: network for network in self._networks}
-        self._contexts = {}
+        self._by_tag = {}       # in the order in which they were joined
+        self._files = {}        # tag -> the PEM with this node's key and its certificate there
+        self._contexts = {}     # (tag, is it for accepting) -> context; None -> the one that accepting starts from
+        self._tags = {}         # context -> tag
+        self._join(open_network())
+
+    def _join(self, network):
+        # The file is looked at now: with the first connection it would be too late to tell a person what is wrong with it.
+        self._files[network.tag] = self._certificate_file(network)
+        self._by_tag[network.tag] = network
 
     def all(self) -> list:
         """All networks, in the order in which they were joined."""
-        return list(self._networks)
+        return list(self._by_tag.values())
 
     @property
     def tags(self) -> list:
         """Their tags."""
-        return [network.tag for network in self._networks]
+        return list(self._by_tag)
 
     def by_tag(self, tag):
         """The network with this tag, or None."""
@@ -83,9 +94,9 @@ class Networks:
     def server_context(self):
         """For accepting: SNI picks the network. It refuses names it does not know."""
         if None not in self._contexts:
-            base = self._make_context(self._networks[0], is_server=True)
-            for network in self._networks:
+            for network in self.all():
                 self._context(network, True)
+            base = self._make_context(self.all()[0], is_server=True)
             base.sni_callback = self._pick
             self._contexts[None] = base
         return self._contexts[None]
@@ -119,11 +130,11 @@ class Networks:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.load_verify_locations(cadata=x509.to_pem(network.ca))
-        context.load_cert_chain(self._certificate_file(network))
+        context.load_cert_chain(self._files[network.tag])
         context.set_alpn_protocols([ALPN])
         if is_server:
             context.num_tickets = 0             # no resumption: each connection proves itself
-        context.p2p_tag = network.tag
+        self._tags[context] = network.tag
         return context
 
     def _certificate_file(self, network):
@@ -133,12 +144,13 @@ class Networks:
             from .identity import check_private
             check_private(self._disk, path)
             known = self._disk.read_bytes(path, MAX_PEM).decode("ascii", "replace")
-            if known.startswith(self._identity.key.to_pem()) and known.endswith(_ca_mark(network)):
+            text = known.rpartition(SEAL)[0]
+            if text.startswith(self._identity.key.to_pem()) and known == text + _seal(network, text):
                 return path
         leaf = x509.make_leaf(network.ca_key, self._identity.key.public, self._entropy(16))
         self._disk.make_dir(self._folder)
-        text = self._identity.key.to_pem() + x509.to_pem(leaf) + _ca_mark(network)
-        self._disk.write_atomic(path, text.encode("ascii"))
+        text = self._identity.key.to_pem() + x509.to_pem(leaf)
+        self._disk.write_atomic(path, (text + _seal(network, text)).encode("ascii"))
         return path
 
     def peer_identity(self, sock):
@@ -150,12 +162,13 @@ class Networks:
         certificate = sock.getpeercert(binary_form=True)
         if not certificate:
             raise PeerError("shows no certificate", "certificate")
-        return ecc.PublicKey.from_spki(x509.spki_of(certificate)).node_id, sock.context.p2p_tag
+        return ecc.PublicKey.from_spki(x509.spki_of(certificate)).node_id, self._tags[sock.context]
 
 
-def _ca_mark(network):
-    # Behind the certificates PEM readers ignore text: it says under which CA the leaf was made.
-    return f"ca {hashlib.sha256(network.ca).hexdigest()}\n"
+def _seal(network, text):
+    # Behind the certificates PEM readers ignore text. A file that is damaged, or made under another CA, is made anew:
+    # OpenSSL would load a certificate with a wrong signature, and every peer would then refuse this node.
+    return f"{SEAL}{hashlib.sha256(network.ca + text.encode('ascii', 'replace')).hexdigest()}\n"
 
 
 def check_tls():

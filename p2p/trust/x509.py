@@ -108,7 +108,7 @@ def _read(data, at, end, tag):
     size, start = data[at + 1], at + 2
     if size >= 0x80:
         count = size & 0x7F
-        if not 1 <= count <= 2 or start + count > end:
+        if not 1 <= count <= 2:
             raise BadCertificate("a length that a certificate of this size cannot have")
         size, start = int.from_bytes(data[start:start + count], "big"), start + count
         if size < 128 or count == 2 and size < 256:
