@@ -1,5 +1,6 @@
 """P-256 against the published vectors, against OpenSSL, and against itself."""
 
+import base64
 import hashlib
 import os
 import random
@@ -8,7 +9,7 @@ import subprocess
 
 import pytest
 
-from p2p.trust import ecc
+from p2p.trust import ecc, x509
 from p2p.trust.ecc import BadKey, PrivateKey, PublicKey
 
 # RFC 6979, appendix A.2.5: the key, and (message, k, r, s) for SHA-256
@@ -37,7 +38,8 @@ def test_a_signature_is_good_for_its_message_and_key_alone():
     for at in range(64):
         assert not key.public.verify(b"message", good[:at] + bytes([good[at] ^ 1]) + good[at + 1:])
     n = ecc.N.to_bytes(32, "big")
-    for bad in (b"", good[:63], good + b"\0", bytes(64), n + good[32:], good[:32] + n, bytes(32) + good[32:]):
+    for bad in (b"", good[:63], good + b"\0", good[:32] + b"\0" + good[32:],
+                bytes(64), n + good[32:], good[:32] + n, bytes(32) + good[32:]):
         assert not key.public.verify(b"message", bad)
 
 
@@ -78,6 +80,34 @@ def test_a_private_key_whose_halves_differ_is_refused():
     assert PrivateKey.from_pem(one.to_pem()).d == 5
 
 
+def test_a_key_has_one_spelling_and_so_one_id():
+    """A coordinate below 2**256 - P fits into 32 bytes with P added as well."""
+    x = next(x for x in range(100) if pow((x ** 3 - 3 * x + ecc.B) % ecc.P, (ecc.P - 1) // 2, ecc.P) == 1)
+    y = pow((x ** 3 - 3 * x + ecc.B) % ecc.P, (ecc.P + 1) // 4, ecc.P)
+    assert ecc.is_on_curve((x, y)) and PublicKey.from_spki(PublicKey((x, y)).spki).point == (x, y)
+    assert not ecc.is_on_curve((x + ecc.P, y)) and not ecc.is_on_curve((x, y + ecc.P)) and not ecc.is_on_curve((x, y - ecc.P))
+    with pytest.raises(BadKey):
+        PublicKey.from_spki(PublicKey((x + ecc.P, y)).spki)
+
+
+def test_private_keys_are_those_from_1_to_the_order():
+    def generate(number):
+        return PrivateKey.generate(lambda size: number.to_bytes(size, "big")).d
+    assert (generate(0), generate(ecc.N - 2), generate(ecc.N - 1)) == (1, ecc.N - 1, 1)
+    pem = PrivateKey(5).to_pem()
+    der = base64.b64decode("".join(pem.splitlines()[1:-1]))
+    five = (5).to_bytes(32, "big")
+    assert der.count(five) == 1 and PrivateKey.from_pem(ecc.pem("PRIVATE KEY", der)).d == 5
+    for number in (0, ecc.N, ecc.N + 5):
+        with pytest.raises(BadKey, match="not a P-256"):
+            PrivateKey.from_pem(ecc.pem("PRIVATE KEY", der.replace(five, number.to_bytes(32, "big"))))
+
+
+def test_the_nonce_of_a_digest_above_the_order_is_that_of_its_remainder():
+    above = 2 ** 256 - 1
+    assert next(ecc._nonces(X, above.to_bytes(32, "big"))) == next(ecc._nonces(X, (above - ecc.N).to_bytes(32, "big")))
+
+
 def test_hkdf_is_that_of_rfc_5869():
     okm = ecc.hkdf_sha256(bytes.fromhex("0b" * 22), bytes.fromhex("f0f1f2f3f4f5f6f7f8f9"), 42, bytes.fromhex("000102030405060708090a0b0c"))
     assert okm.hex() == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
@@ -94,13 +124,14 @@ def test_node_ids_are_52_characters_that_come_back():
     node_id = PrivateKey(X).public.node_id
     text = ecc.node_id_text(node_id)
     assert len(text) == 52 and ecc.parse_node_id(text) == node_id
-    for bad in ("", text[:-1], text + "a", "!" * 52, text[:-1] + ("b" if text[-1] == "a" else "a") * 1 + "q"):
+    assert ecc.parse_node_id(text.upper()) == node_id
+    for bad in ("", text[:-1], text + "a", "!" * 52, text[:-1] + "b"):
         with pytest.raises(BadKey):
             ecc.parse_node_id(bad)
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
-def test_openssl_reads_our_keys_and_believes_our_signatures(tmp_path):
+def test_openssl_reads_our_keys_and_each_believes_the_others_signatures(tmp_path):
     key = PrivateKey.generate(os.urandom)
     (tmp_path / "key.pem").write_text(key.to_pem())
     (tmp_path / "data").write_bytes(b"hello")
@@ -111,3 +142,8 @@ def test_openssl_reads_our_keys_and_believes_our_signatures(tmp_path):
     size = der[3]
     r, s = int.from_bytes(der[4:4 + size], "big"), int.from_bytes(der[6 + size:], "big")
     assert key.public.verify(b"hello", r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+
+    own = key.sign(b"hello")
+    (tmp_path / "own").write_bytes(x509._sequence(*(x509._integer(int.from_bytes(half, "big")) for half in (own[:32], own[32:]))))
+    (tmp_path / "public.pem").write_text(ecc.pem("PUBLIC KEY", key.public.spki))
+    subprocess.run(["openssl", "dgst", "-sha256", "-verify", "public.pem", "-signature", "own", "data"], cwd=tmp_path, check=True)
