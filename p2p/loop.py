@@ -82,6 +82,7 @@ class Loop:
         self._pool = None
         self._disk = None
         self._old_wakeup = -1
+        self._is_woken = False
         self._waker_in, self._waker_out = socket.socketpair()
         for end in (self._waker_in, self._waker_out):
             end.setblocking(False)
@@ -164,6 +165,9 @@ class Loop:
 
     def wake(self):
         """End the current sleep. May be called from any thread and from a signal handler."""
+        if self._is_woken:
+            return      # one byte is enough, and a full pipe would lose the number of a signal
+        self._is_woken = True
         try:
             self._waker_out.send(b"\0")
         except (BlockingIOError, OSError):
@@ -173,7 +177,9 @@ class Loop:
         try:
             numbers = self._waker_in.recv(4096)
         except (BlockingIOError, OSError):
-            return
+            numbers = b""
+        # Only now: a wake until here needs no byte, since what it was about runs in this turn
+        self._is_woken = False
         for number in sorted(set(numbers)):
             handler = self._signals.get(number)
             if handler:
@@ -214,8 +220,9 @@ class Loop:
     def on_signal(self, number, callback):
         """Call from the loop, not from the handler, when the signal came. None restores the default."""
         if callback is None:
-            self._signals.pop(number, None)
             signal.signal(number, signal.SIG_DFL)
+            if self._signals.pop(number, None) and not self._signals:
+                signal.set_wakeup_fd(self._old_wakeup)     # ours will be closed, and its number be another file's
             return
         if not self._signals:
             self._old_wakeup = signal.set_wakeup_fd(self._waker_out.fileno(), warn_on_full_buffer=False)
@@ -298,10 +305,8 @@ class Loop:
 
     def close(self):
         """Give back the loop's own descriptors and stop the workers."""
-        if self._signals:
-            for number in tuple(self._signals):
-                self.on_signal(number, None)
-            signal.set_wakeup_fd(self._old_wakeup)
+        for number in tuple(self._signals):
+            self.on_signal(number, None)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
         self._selector.close()

@@ -140,6 +140,43 @@ def test_a_signal_ends_the_sleep_and_is_handled_in_the_loop(loop):
     loop.on_signal(signal.SIGUSR1, None)
 
 
+def test_no_waking_is_lost_while_the_loop_goes_to_sleep_and_wakes(loop):
+    count = 3000
+    seen = []
+
+    def waker():
+        for number in range(count):
+            loop.call_soon(seen.append, number)
+            loop.wake()
+    thread = threading.Thread(target=waker)
+    thread.start()
+    end = loop.now() + 20
+    while len(seen) < count:
+        assert loop.now() < end, "a waking was lost"
+        loop.turn(20)
+    thread.join()
+
+
+def test_a_signal_is_not_lost_among_thousands_of_wakings(loop):
+    seen = []
+    loop.on_signal(signal.SIGUSR1, lambda: seen.append(1))
+    for _ in range(5000):
+        loop.wake()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    turn_until(loop, lambda: seen)
+
+
+def test_the_wakeup_descriptor_is_given_back_with_the_last_signal(loop):
+    before = signal.set_wakeup_fd(-1)
+    for _ in range(2):
+        loop.on_signal(signal.SIGUSR1, lambda: None)
+        loop.on_signal(signal.SIGUSR2, lambda: None)
+        loop.on_signal(signal.SIGUSR1, None)
+        loop.on_signal(signal.SIGUSR2, None)
+        assert signal.set_wakeup_fd(-1) == -1
+    signal.set_wakeup_fd(before)
+
+
 def test_within_gives_the_value_or_times_out(loop):
     async def late():
         with pytest.raises(TimedOut, match="too slow"):
