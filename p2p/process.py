@@ -73,12 +73,27 @@ def _open_pipes(stdin):
 
 def _start(argv, cwd, env, how):
     import subprocess
+    ignored = [number for number in _inherited() if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, _nothing)    # a handler, unlike SIG_IGN, ends with the exec; SIG_DFL could end us in between
     try:
         return subprocess.Popen(argv, cwd=cwd, env=env, **how)
     except (OSError, ValueError) as error:         # ValueError: a NUL in an argument
         what = getattr(error, "filename", None) or argv[0]
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{what!s}: cannot be started ({why}); see that it exists and that this user may execute it", code="spawn")
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _inherited():
+    """What a root started with `&` or nohup ignores: its children would be deaf for Ctrl-C and for its own death."""
+    return [] if system.WINDOWS else [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM]
+
+
+def _nothing(_number, _frame):
+    """See `_start`."""
 
 
 def _spawn_in_console(loop, argv, cwd, env, pass_fds, on_exit):

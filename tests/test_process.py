@@ -139,7 +139,7 @@ def test_an_ended_child_and_a_silent_loop_cost_no_turns(bench):
     child = bench.python("import os, time\nos.close(0); os.close(1); os.close(2)\ntime.sleep(60)")
     bench.until(lambda: child._reading is None)       # it has closed its terminal, which is readable for ever now
     bench.loop.turn(0.2)
-    assert bench.idle()
+    bench.until(bench.idle)
 
 
 def test_pausing_inside_on_output_holds_the_rest(bench):
@@ -200,6 +200,18 @@ def test_ctrl_c_typed_and_a_signal_both_reach_the_program(bench):
         act(child)
         out, code = bench.finish(child)
         assert b"KeyboardInterrupt" in out and code in (1, -signal.SIGINT)
+
+
+def test_a_root_that_was_started_with_nohup_in_the_background_has_children_that_hear(bench):
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        child = bench.python("import signal\nprint([signal.getsignal(number) == signal.SIG_IGN for number in (1, 2, 3, 15)])")
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in numbers)
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+    assert bench.finish(child) == (b"[False, False, False, False]\r\n", 0)
 
 
 def test_a_signal_reaches_the_whole_group_and_nobody_after_the_end(bench, monkeypatch):
