@@ -29,7 +29,7 @@ WINDOWS = sys.platform == "win32"
 APPLICATION = "p2pframe"                # the folder's name below the platform's place for state
 ROWS, COLUMNS = 24, 80                  # of a terminal that does not tell (serial lines say 0 x 0)
 LOCK_OFFSET = 1 << 30                   # byte; a range locked on Windows cannot be read, and the pid must be
-LOCK_TRIES = 3                          # the probe of `is_held` has the lock for microseconds
+LOCK_TRIES = 20                         # a probe (`is_held`) has the lock for microseconds, or until it is scheduled again
 LOCK_PAUSE = 0.01                       # s between them
 IUTF8 = 0x4000                          # termios.h, the same on Linux and macOS; Python has no name for it
 SIO_UDP_CONNRESET = 0x9800000C          # Windows: deliver ICMP refusals as errors of recvfrom, or do not

@@ -202,7 +202,8 @@ def test_the_size_is_told_and_zero_means_the_usual_one(terminal):
 
 def test_a_session_leader_gets_its_terminal_and_with_it_the_ctrl_c(terminal):
     master, slave = terminal
-    code = ("from p2p.system import make_controlling_terminal\nimport os\n"
+    code = ("from p2p.system import make_controlling_terminal\nimport os, signal\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"       # ignored if these tests run in the background
             "assert make_controlling_terminal(0)\nos.write(1, b'ready')\nos.read(0, 10)")
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,
                              start_new_session=True)
