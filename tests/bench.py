@@ -25,7 +25,7 @@ class Bench:
         return self.events.append, lambda: self.events.append("EOF")
 
     def idle(self, seconds=0.1):
-        """Turns once and tells whether the loop slept for the whole of it."""
+        """Turns once and tells whether the loop slept for the whole of it: `until(idle)` holds unless something spins."""
         began = self.loop.now()
         self.loop.turn(seconds)
         return self.loop.now() - began > 0.8 * seconds
