@@ -22,9 +22,9 @@ def main(words):
     folder = os.path.dirname(entry)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    if words[:1] == ["--instance"]:
+    if len(words) == 2 and words[0] == "--instance":
         from p2p import child
-        return child.main(int(words[1]))
+        return child.main(words[1])
     from p2p import cli
     return cli.main(words, entry)
 

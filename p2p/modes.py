@@ -17,7 +17,7 @@ from .errors import UserError
 from .loop import Loop
 from .node import Node
 from .rootlink import home_lock, reach
-from .terminal.stdio import Stdio, StdioCaller
+from .terminal.stdio import Stdio, StdioCaller, current_folder, wants_color
 from .verbs.runner import INTERRUPTED, run
 
 GRACE = 1.5                # s an interrupted process has to end in order
@@ -170,7 +170,6 @@ def once(settings, words, is_last):
 
 async def _once(loop, stdio, settings, words, is_last):
     caller = StdioCaller(stdio, settings.color, settings.as_json, settings.yes)
-    stdio.on_broken = lambda error: caller.interrupt()
     Patience(loop, caller.interrupt)
     watch_size(loop, caller.resize)
     root = await reach(loop, settings.home)
@@ -207,3 +206,38 @@ def script(settings):
         await stdio.drained()
         return check_output(stdio, code)
     return _turn(main)
+
+
+def shell(settings):
+    """A prompt on this terminal."""
+    from .shell import Shell, greeting
+    from .terminal.console import open_console
+
+    async def main(loop, stdio):
+        is_first = not os.path.exists(os.path.join(settings.home, "incarnation"))
+        root = await find_root(loop, settings)
+        faces = []
+        try:
+            faces.append(Shell(loop, root, settings, stdio.out, current_folder(),
+                               wants_color(settings.color, os.environ, os.isatty(1)),
+                               lambda *how: open_console(loop, 0, 1, *how)))
+            return await _attend(loop, root, faces[0], [] if settings.is_quiet else greeting(root, is_first))
+        finally:
+            for face in faces:
+                face.close()
+            await root.close()
+    return _turn(main)
+
+
+async def _attend(loop, root, face, lines):
+    """Until the shell ends, by a word or by a signal."""
+    loop.on_signal(signal.SIGINT, face.interrupt)       # where Ctrl-C is no key
+    for number in signals(["SIGTERM", "SIGHUP"]):
+        loop.on_signal(number, lambda number=number: face.ended.set(128 + number))
+    root.lost.add_callback(face.lost)
+    for line in lines:
+        face.console.print(line)
+    await root.watch(face.notice)
+    code = await face.ended
+    loop.on_signal(signal.SIGINT, lambda: sys.exit(INTERRUPTED))       # its jobs may take their time to end
+    return code

@@ -11,9 +11,8 @@ SPACE = " \t\r\n\f\v"
 
 def split(line):
     """The words; none for an empty line or a comment. Raises UsageError for a quote that is never closed."""
-    words = []
-    word = None             # None between words; "" is a word, too: ''
-    quote = ""
+    words, word, quote = [], "", ""
+    is_word = False         # "" is a word, too: ''
     characters = iter(line)
     for char in characters:
         if quote:
@@ -21,25 +20,28 @@ def split(line):
                 quote = ""
             elif char == "\\" and quote == '"':
                 follows = next(characters, "")
-                word += follows if follows in ('"', "\\") and follows else "\\" + follows
+                word += follows if follows in ('"', "\\") else "\\" + follows
             else:
                 word += char
         elif char in SPACE:
-            if word is not None:
+            if is_word:
                 words.append(word)
-                word = None
-        elif char == "#" and word is None:
+            word, is_word = "", False
+        elif char == "#" and not is_word:
             break
-        elif char in "'\"":
-            quote = char
-            word = word or ""
-        elif char == "\\":
-            follows = next(characters, None)
-            if follows is None:
-                raise UsageError("the line ends with a backslash: write \\\\ for one")
-            word = (word or "") + follows
         else:
-            word = (word or "") + char
+            is_word = True
+            if char in "'\"":
+                quote = char
+            else:
+                word += _escaped(characters) if char == "\\" else char
     if quote:
         raise UsageError(f"a {quote} is never closed: write \\{quote} for the character itself")
-    return words if word is None else words + [word]
+    return words + [word] if is_word else words
+
+
+def _escaped(characters):
+    follows = next(characters, None)
+    if follows is None:
+        raise UsageError("the line ends with a backslash: write \\\\ for one")
+    return follows
