@@ -1,0 +1,285 @@
+"""Sessions: several machines wired together without any I/O; every test is a conversation."""
+
+import pytest
+
+from p2p import limits, proto
+from p2p.errors import PeerError, UserError
+from p2p.sessions import (ALLOWED, ASKED, DENIED, EXITED, EXPIRED, FAILED, NEXT, RUNNING, UNREACHABLE, Ask, Changed, Fetch, Kill, Over,
+                          Send, Session, Sessions, Start, Tell, Withdraw, exit_code)
+
+ANN, BOB, EVE, MALLORY = (bytes([number]) * 32 for number in (1, 2, 3, 4))
+NAMES = {ANN: "ann", BOB: "bob", EVE: "eve", MALLORY: "mallory"}
+
+
+class World:
+    """Machines of some nodes. What they send is packed, unpacked and delivered; other effects are noted."""
+
+    def __init__(self, *nodes):
+        self.machines = {node: Sessions(node, NAMES[node]) for node in nodes}
+        self.noted = {node: [] for node in nodes}
+        self.lost = []           # (from, to) pairs between which nothing passes
+        self.now = 0.0
+        self.settle()
+
+    def settle(self):
+        while any(self.turn(node) for node in list(self.machines)):
+            pass
+
+    def turn(self, node):
+        effects = self.machines[node].effects()
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.deliver(node, effect)
+            else:
+                self.noted[node].append(effect)
+        return effects
+
+    def deliver(self, sender, effect):
+        machine = self.machines.get(effect.to)
+        fields = effect.message.unpack(effect.message.pack(**effect.fields))
+        if machine is None or (sender, effect.to) in self.lost:
+            if effect.message is proto.INVITE:
+                self.machines[sender].unreachable(self.machines[sender].get(fields.session), effect.to)
+            return
+        if effect.message is proto.INVITE:
+            machine.invited(sender, fields, self.now)
+        elif effect.message is proto.ANSWER:
+            machine.answered(sender, fields.session, fields.status, fields.text)
+        elif effect.message is proto.READY:
+            machine.ready(sender, fields.session, fields.port)
+        elif effect.message is proto.FINISHED:
+            machine.exited(sender, fields.session, fields.exit)
+        elif effect.message is proto.ROSTER:
+            machine.rostered(sender, fields.session, fields.members)
+        elif effect.message is proto.END:
+            machine.end(sender, fields.session)
+
+    def host(self, *invited, number=7):
+        session = Session(number, "chat", b"v" * 32, ANN, "lan", ["x"], ANN, b"t" * 32, 5000)
+        self.machines[ANN].start(session, [(node, NAMES[node]) for node in invited], self.now)
+        self.settle()
+        return session
+
+    def do(self, node, call, *what):
+        getattr(self.machines[node], call)(self.session(node), *what)
+        self.settle()
+
+    def session(self, node, number=7):
+        return self.machines[node].get(number)
+
+    def statuses(self, node):
+        return {NAMES[member.id]: member.status for member in self.session(node).members.values()}
+
+    def took(self, node, kind):
+        """Did this node get this effect since the last time it was asked?"""
+        found = [effect for effect in self.noted[node] if isinstance(effect, kind)]
+        self.noted[node] = [effect for effect in self.noted[node] if not isinstance(effect, kind)]
+        return len(found)
+
+    def at(self, now):
+        self.now = now
+        for machine in self.machines.values():
+            machine.time(now)
+        self.settle()
+
+    def run(self, node, port):
+        """A yes, the files, the process."""
+        if node != ANN:
+            self.do(node, "decided", True)
+            self.do(node, "fetched")
+        self.do(node, "listening", port)
+
+
+@pytest.fixture
+def world():
+    return World(ANN, BOB, EVE)
+
+
+def test_a_run_from_the_invitation_to_the_exit_codes(world):
+    session = world.host(BOB, EVE)
+    assert (world.took(ANN, Start), world.took(BOB, Ask), world.took(BOB, Start)) == (1, 1, 0)
+    assert world.statuses(ANN) == {"ann": ALLOWED, "bob": ASKED, "eve": ASKED}
+    world.do(BOB, "decided", True)
+    assert world.took(BOB, Fetch) == 1 and world.took(BOB, Start) == 0
+    world.do(BOB, "fetched")
+    assert world.took(BOB, Start) == 1
+    world.do(ANN, "listening", 5000)
+    world.do(BOB, "listening", 5001)
+    world.run(EVE, 5002)
+    for node in (ANN, BOB, EVE):
+        assert world.statuses(node) == {"ann": RUNNING, "bob": RUNNING, "eve": RUNNING}
+        assert [member.port for member in world.session(node).members.values()] == [5000, 5001, 5002]
+        assert world.took(node, Tell) and not world.took(node, Over)
+    world.do(BOB, "finished", 0)
+    world.do(EVE, "finished", 3)
+    assert not world.took(ANN, Over) and world.took(BOB, Over)
+    world.do(ANN, "finished", 0)
+    assert world.took(ANN, Over) == 1
+    assert [member.exit for member in session.members.values()] == [0, 0, 3]
+    assert exit_code(session, ANN) == 1
+
+
+@pytest.mark.parametrize("answers, code", [
+    ((DENIED, DENIED), 4), ((EXPIRED, EXPIRED), 5), ((DENIED, EXPIRED), 1), ((EXITED, DENIED), 1), ((EXITED, EXITED), 0), ((UNREACHABLE, EXITED), 1)])
+def test_the_exit_code_of_a_run(world, answers, code):
+    session = world.host(BOB, EVE)
+    for node, status in zip((BOB, EVE), answers):
+        session.members[node].status = status
+        session.members[node].exit = 0 if status == EXITED else None
+    session.members[ANN].status, session.members[ANN].exit = EXITED, 0
+    assert exit_code(session, ANN) == code
+
+
+def test_a_no_is_told_to_the_host_and_starts_nothing(world):
+    world.host(BOB)
+    world.do(BOB, "decided", False)
+    assert world.statuses(ANN)["bob"] == DENIED
+    assert not world.took(BOB, Fetch) and world.took(BOB, Over)
+    world.do(BOB, "decided", True)
+    world.do(BOB, "fetched")
+    assert not world.took(BOB, Start) and world.statuses(ANN)["bob"] == DENIED
+
+
+def test_files_that_cannot_be_fetched_are_a_failure_at_the_host(world):
+    world.host(BOB)
+    world.do(BOB, "decided", True)
+    world.do(BOB, "fetched", "the disk is full")
+    assert world.statuses(ANN)["bob"] == FAILED and not world.took(BOB, Start)
+
+
+def test_an_invitation_that_nobody_answers_expires_on_both_sides(world):
+    world.host(BOB)
+    world.at(limits.ASK_FOR - 1)
+    assert world.statuses(ANN)["bob"] == ASKED
+    world.at(limits.ASK_FOR)
+    assert world.statuses(ANN)["bob"] == EXPIRED == world.statuses(BOB)["bob"]
+    assert world.took(BOB, Withdraw) == 1
+
+
+def test_a_host_that_hears_nothing_gives_the_invitation_up(world):
+    world.host(BOB)
+    world.lost = [(BOB, ANN)]
+    world.at(limits.ASK_FOR + limits.ASK_GRACE)
+    assert world.statuses(ANN)["bob"] == EXPIRED
+
+
+def test_a_node_that_cannot_be_reached_is_unreachable_and_the_others_go_on(world):
+    world.lost = [(ANN, BOB)]
+    world.host(BOB, EVE)
+    assert world.statuses(ANN) == {"ann": ALLOWED, "bob": UNREACHABLE, "eve": ASKED}
+
+
+def test_when_the_host_dies_the_others_go_on_and_hear_of_each_other(world):
+    world.host(BOB, EVE)
+    for node, port in ((ANN, 5000), (BOB, 5001), (EVE, 5002)):
+        world.run(node, port)
+    del world.machines[ANN]
+    for node in (BOB, EVE):
+        world.machines[node].node_gone(ANN)
+    world.settle()
+    assert world.statuses(BOB) == {"ann": UNREACHABLE, "bob": RUNNING, "eve": RUNNING} == world.statuses(EVE)
+    assert not world.took(BOB, Kill)
+    world.do(BOB, "finished", 0)
+    assert world.statuses(EVE)["bob"] == EXITED
+
+
+def test_when_the_host_dies_before_the_answer_the_request_is_withdrawn(world):
+    world.host(BOB)
+    world.machines[BOB].node_gone(ANN)
+    world.settle()
+    assert world.took(BOB, Withdraw) == 1 and world.took(BOB, Over) == 1
+
+
+def test_the_hosts_end_ends_everybody_and_anothers_asks_the_host(world):
+    world.host(BOB, EVE)
+    world.run(ANN, 5000)
+    world.run(BOB, 5001)
+    world.do(BOB, "ask_for_end")
+    assert world.took(ANN, Kill) == 1 and world.took(BOB, Kill) == 1
+    assert world.took(EVE, Withdraw) == 1 and world.statuses(ANN)["eve"] in (ASKED, EXPIRED)
+
+
+def test_a_node_speaks_for_itself_alone(world):
+    """Forged, foreign and late messages change nothing."""
+    world = World(ANN, BOB, EVE, MALLORY)
+    world.host(BOB, EVE)
+    world.run(ANN, 5000)
+    world.run(BOB, 5001)
+    before = world.statuses(ANN)
+    ann = world.machines[ANN]
+    ann.answered(MALLORY, 7, ALLOWED, "")
+    ann.ready(MALLORY, 7, 1)
+    ann.exited(MALLORY, 7, 0)
+    ann.end(MALLORY, 7)
+    ann.answered(BOB, 7, DENIED, "too late")
+    ann.answered(BOB, 99, ALLOWED, "")
+    row = proto.Member.unpack_all(proto.Member.pack({"id": ANN, "name": "x", "status": EXITED, "address": "", "port": 1}))
+    ann.rostered(BOB, 7, [row])
+    world.machines[BOB].rostered(EVE, 7, [row])
+    world.machines[BOB].end(EVE, 7)
+    world.settle()
+    assert world.statuses(ANN) == before and world.statuses(BOB)["ann"] == RUNNING
+    assert not world.took(ANN, Kill) and not world.took(BOB, Kill)
+
+
+def test_repeated_messages_change_nothing(world):
+    world.host(BOB)
+    world.run(ANN, 5000)
+    world.run(BOB, 5001)
+    for _ in range(3):
+        world.machines[ANN].answered(BOB, 7, ALLOWED, "")
+        world.machines[ANN].ready(BOB, 7, 5001)
+        world.settle()
+    world.took(ANN, Changed)
+    world.machines[ANN].exited(BOB, 7, 0)
+    world.machines[ANN].exited(BOB, 7, 1)
+    world.settle()
+    assert world.took(ANN, Changed) == 1 and world.statuses(ANN)["bob"] == EXITED
+
+
+def test_a_ready_that_overtakes_the_answer_counts(world):
+    world.host(BOB, EVE)
+    world.lost = [(EVE, ANN), (ANN, BOB)]
+    world.run(EVE, 5002)
+    assert world.statuses(BOB)["eve"] == RUNNING and world.statuses(ANN)["eve"] == ASKED
+    world.lost = []
+    world.machines[ANN].ready(EVE, 7, 5002)
+    world.settle()
+    assert world.statuses(ANN)["eve"] == RUNNING
+
+
+def invitation(sender, number=9, roster=(ANN, BOB)):
+    rows = [{"id": node, "name": "", "status": 0, "address": "", "port": 0} for node in roster]
+    return proto.INVITE.unpack(proto.INVITE.pack(
+        session=number, app="a", version=b"v" * 32, publisher=ANN, network="lan", files=0, bytes=0, arguments=[], roster=rows, port=1,
+        token=b"t", expires_s=60))
+
+
+@pytest.mark.parametrize("roster", [(ANN,), (BOB,), (ANN, BOB, BOB), ()])
+def test_an_invitation_that_contradicts_itself_is_the_peers_fault(world, roster):
+    with pytest.raises(PeerError):
+        world.machines[BOB].invited(ANN, invitation(ANN, roster=roster), 0.0)
+    assert world.machines[BOB].get(9) is None
+
+
+def test_an_invitation_into_a_session_that_exists_cannot_take_it_over(world):
+    world.host(BOB)
+    with pytest.raises(PeerError):
+        world.machines[BOB].invited(EVE, invitation(EVE, number=7, roster=(EVE, BOB)), 0.0)
+    assert world.session(BOB).host == ANN
+
+
+def test_sessions_are_bounded_and_those_that_are_over_make_room(world):
+    bob = world.machines[BOB]
+    for number in range(1, limits.MAX_SESSIONS + 1):
+        bob.invited(ANN, invitation(ANN, number=number), 0.0)
+    with pytest.raises(UserError, match="sessions are open"):
+        bob.invited(ANN, invitation(ANN, number=1000), 0.0)
+    bob.decided(bob.get(5), False)
+    bob.invited(ANN, invitation(ANN, number=1000), 0.0)
+    assert bob.get(5) is None and len(list(bob)) == limits.MAX_SESSIONS
+
+
+def test_the_table_of_steps_ends_everywhere():
+    ends = {after for after in NEXT.values()} - {before for before, _ in NEXT}
+    assert ends == {DENIED, EXPIRED, UNREACHABLE, FAILED, EXITED}
