@@ -8,6 +8,7 @@ with its own name and arguments in sys.argv, in its data folder, which survives 
 
 import json
 import os
+import runpy
 import sys
 
 from . import system
@@ -39,26 +40,13 @@ def main(word) -> int:
 def run(folder, name, arguments, framework) -> int:
     """Run `main.py` of a folder as `__main__`; its exit code."""
     path = os.path.join(folder, "main.py")
+    if not os.path.isfile(path):
+        sys.stderr.write(f"{name}: there is no {path}; an application needs a main.py\n")
+        return 127
     sys.path[:0] = [folder, framework]
     sys.argv = [path, *arguments]
     try:
-        with open(path, "rb") as file:
-            code = compile(file.read(), path, "exec")
-    except OSError as error:
-        sys.stderr.write(f"{name}: {path}: {error.strerror}; an application needs a main.py\n")
-        return 127
-    except (SyntaxError, ValueError):
-        _show_error(path)
-        return 1
-    module = type(sys)("__main__")
-    module.__file__ = path
-    sys.modules["__main__"] = module
-    return _execute(code, module, path)
-
-
-def _execute(code, module, path):
-    try:
-        exec(code, module.__dict__)
+        runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
         return _code_of(stop.code)
     except KeyboardInterrupt:

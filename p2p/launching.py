@@ -207,6 +207,7 @@ class Launcher:
     def _start(self, session):
         if session.members[self._me].status not in OPEN:
             return
+        self._node.publisher.catch_up()
         try:
             folder = self._node.offers.store.folder(session.app, session.version)
             data = self._node.offers.store.data_folder(session.app)

@@ -38,6 +38,11 @@ class Publisher:
         if self._timer is None and self._writer:
             self._timer = self._loop.call_later(limits.PUBLISH_EVERY, self._publish)
 
+    def catch_up(self):
+        """Write now what is due: an application that starts finds at least what its root knew at that moment."""
+        if self._timer is not None:
+            self._publish()
+
     def _publish(self):
         for timer in (self._timer, self._idle):
             if timer:

@@ -1,4 +1,7 @@
-"""A chat: what you type, everybody reads. `run chat NODE...` starts it; Ctrl-D leaves."""
+"""A chat: what you type, everybody reads. `run chat NODE...` starts it; Ctrl-D leaves.
+
+It is also the shortest complete application: messages are a class, everything that happens is an event.
+"""
 
 import p2p
 
