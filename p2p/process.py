@@ -163,7 +163,6 @@ class Process:
         if self.exit is None and self._popen.poll() is not None:
             self.exit = self._popen.returncode
             _children.get(self._loop, {}).pop(self.pid, None)
-            self._watch()
             self._continue()
 
     def look_again(self):
@@ -174,7 +173,7 @@ class Process:
 
     def _continue(self):
         """After the end: the rest of the output, a turn's share at a time, and then `on_exit`."""
-        if self.exit is None or self._is_paused or self._on_exit is None:
+        if self.exit is None or self._on_exit is None:
             return
         if self._reading is not None and self._read() >= READ_A_TURN:
             self._loop.call_later(0, self._continue)       # not call_soon, which would be the same turn
@@ -256,8 +255,8 @@ class Process:
             system.set_terminal_size(self._writing, rows, columns)
 
     def signal(self, number: int):
-        """Send a signal to it and its own children; nothing if it has ended, since its pid may be another's by now."""
-        if self.exit is not None or self._popen.poll() is not None:
+        """Send a signal to it and its own children. Nothing once it has been reaped: its pid may be another's by now."""
+        if self.exit is not None:
             return
         if system.WINDOWS:
             self._popen.terminate()        # the only kind there is

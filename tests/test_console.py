@@ -152,8 +152,8 @@ def test_the_terminal_is_as_before_after_the_end(shell):
 
 def test_ctrl_c_gives_the_line_up_and_ctrl_d_on_an_empty_one_ends(shell):
     terminal = shell()
-    terminal.type("abc\x03")
-    shown(terminal, "p2p> abc^C", "interrupted", "p2p>")
+    terminal.type("one\rabc\x03")
+    shown(terminal, "p2p> one", "[one]", "p2p> abc^C", "interrupted", "p2p>")
     terminal.type("x\x04\x7f\x04")
     assert terminal.wait() == 0
     shown(terminal, "EOF", "bye Console")
@@ -167,6 +167,7 @@ def test_ctrl_l_clears_and_tab_completes_or_lists(shell):
     shown(terminal, "p2p> networks")
     terminal.type("\x0c")
     wait_until(lambda: terminal.screen()[0] == "p2p> networks", detail=terminal.text)
+    assert terminal.cursor == (0, 14)
     terminal.type("\x15日\t")
     shown(terminal, "p2p> 日本")
     assert [row for row in terminal.screen() if row] == ["p2p> 日本"]
@@ -184,6 +185,7 @@ def test_progress_is_shown_above_the_prompt_replaced_and_wiped(shell):
     for step, above in [(r"b'\r10 %\x1b[K'", ["10 %"]), (r"b'\r20 %\x1b[K'", ["20 %"])]:
         terminal.type(f"write {step}\r")
         shown(terminal, f"[write {step}]", *above, "p2p>")
+    assert "10 %" not in terminal.screen()
     news(terminal, 1)
     shown(terminal, "news 1", "20 %", "p2p>")
     terminal.type("write b'\\r\\x1b[K'\r")
@@ -304,6 +306,31 @@ def test_an_idle_console_at_a_stopped_terminal_costs_no_turns_and_closes_in_time
     began = bench.loop.now()
     console.close()
     assert bench.loop.now() - began < 1
+
+
+def test_no_byte_of_a_command_is_lost_however_its_pieces_fall(bench, terminal):
+    master, console = terminal
+    long = b"x" * 200_000
+    os.set_blocking(master, False)
+    got = bytearray()
+
+    def read(until):
+        try:
+            got.extend(os.read(master, 65536))
+        except BlockingIOError:
+            pass
+        return until in got
+    for piece in (b"one\r", b"\ntwo\r", b"", b"\n", b"three", b"\nfo", "ü".encode()[:1], "ü".encode()[1:], b"r\n"):
+        console.write(piece)
+        bench.loop.turn(0)
+    bench.until(lambda: read("foür\r\n".encode()))
+    assert [line for line in (b"one", b"two", b"three") if line + b"\r\r\n" in got or line + b"\r\n" in got] == [b"one", b"two", b"three"]
+    for at in range(0, len(long), 5000):
+        console.write(long[at:at + 5000])
+    console.end_line()
+    console.print("end")
+    bench.until(lambda: read(b"end"))
+    assert got.count(b"x") == len(long)
 
 
 def test_who_waits_for_room_waits_until_the_terminal_reads(bench, terminal):

@@ -162,6 +162,18 @@ def test_a_grandchild_that_keeps_the_terminal_does_not_hide_the_end(bench):
     os.kill(int(out), signal.SIGKILL)
 
 
+def test_one_that_ends_before_anybody_listens_is_noticed_all_the_same(bench, monkeypatch):
+    def start(*words):
+        child = original(*words)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        return child
+    original = process._start
+    monkeypatch.setattr(process, "_start", start)
+    out, code = bench.finish(bench.spawn("sh", "-c", "sleep 60 & echo $!; exit 3"))      # sleep keeps the terminal: no end of output
+    os.kill(int(out), signal.SIGKILL)
+    assert code == 3
+
+
 def test_only_the_meant_descriptors_are_inherited(bench):
     meant, other = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY)
     os.set_inheritable(other, True)
@@ -189,6 +201,9 @@ def test_a_new_size_reaches_the_program_and_the_same_size_makes_it_draw_again(be
     child.resize(5, 1)                                 # at once another one: the pending return must not undo it
     bench.until(lambda: b"(1, 5)" in said(child))
     bench.until(lambda: child._resize_timer is None)
+    child.events.clear()
+    child.resize(5, 1)
+    bench.until(lambda: said(child) == b"(2, 5)\r\n(1, 5)\r\n")
     child.resize(0, 1 << 30)
     assert system.terminal_size(child._writing) == (1, process.MAX_SIDE)
 

@@ -26,9 +26,9 @@ from .output import Output
 from .plain import Lines, PlainConsole
 
 READ = 4096                  # bytes; what Linux gives of a terminal at once
-MAX_AHEAD = 100              # lines typed while a command runs
 MAX_CANDIDATES = 100         # words shown for a TAB
-MAX_STATUS = 4096            # bytes of a line that is not complete yet
+MAX_PARTIAL = 1 << 16        # bytes of a line that is not complete yet; a longer one is broken there
+MAX_STATUS = 4096            # bytes of it that are looked at to show its beginning
 CLOSE_WAIT = 0.2             # s that a terminal has for the last frame
 
 PASTE_ON, PASTE_OFF, CLEAR = "\x1b[?2004h", "\x1b[?2004l", "\x1b[H\x1b[2J"
@@ -112,7 +112,9 @@ class Console(Lines):
         whole, line_end, rest = (self._partial + data).rpartition(b"\n")
         if line_end:
             self._put(whole + line_end)
-        self._partial = rest[rest.rfind(b"\r") + 1:][:MAX_STATUS]
+        self._partial = rest[rest.rfind(b"\r", 0, -1) + 1:]         # a "\r" at the end may be half of a line end
+        if len(self._partial) > MAX_PARTIAL:
+            self.end_line()
         self._draw_soon()
 
     def end_line(self):
@@ -165,7 +167,7 @@ class Console(Lines):
         """What leads back to an empty row in the place of prompt and line, with what had to come before."""
         extra, self._extra = self._extra, ""
         drawn, self._drawn = self._drawn, None
-        if drawn is None or CLEAR in extra:
+        if drawn is None:
             return extra
         row = drawn.row
         if columns != drawn.columns:     # some terminals wrap anew at another width, some do not: never erase more than is ours
@@ -180,7 +182,7 @@ class Console(Lines):
         return above
 
     def _status(self, cells):
-        return clean(SEQUENCE.sub(b"", self._partial), max(1, cells))
+        return clean(SEQUENCE.sub(b"", self._partial[:MAX_STATUS].rstrip(b"\r")), max(1, cells))
 
     # -- keys
 
@@ -201,12 +203,9 @@ class Console(Lines):
 
     def _happened(self, event):
         if isinstance(event, editing.Line):
-            if len(self._lines) < MAX_AHEAD:
-                self._lines.append(event.text)
-            else:
-                self._extra += "\a"
+            self._lines.append(event.text)
+            self._deliver()
         elif isinstance(event, editing.Interrupt):
-            self._lines.clear()
             self.print(f"{self.prompt}{event.text}^C")
             self._on_interrupt()
         elif isinstance(event, editing.EndOfFile):
