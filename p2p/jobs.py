@@ -130,9 +130,10 @@ class Jobs:
             return
         for number in [signal.SIGTERM] if system.WINDOWS else [signal.SIGHUP, signal.SIGTERM, signal.SIGCONT]:
             job.process.signal(number)
-        self._loop.call_later(limits.KILL_AFTER, self._finish_off, job)
+        self._loop.call_later(limits.KILL_AFTER, self.finish_off, job)
 
-    def _finish_off(self, job):
+    def finish_off(self, job):
+        """Do not ask."""
         if job.state != EXITED:
             job.process.signal(signal.SIGTERM if system.WINDOWS else signal.SIGKILL)
 

@@ -254,13 +254,9 @@ class Launcher:
         connection = self._instances.get(session.job)
         if connection is not None:
             connection.send(proto.END, session=session.number)
-            self._loop.call_later(limits.KILL_AFTER, self._kill_job, session.job)
+            self._loop.call_later(limits.KILL_AFTER, self.jobs.finish_off, session.job)
         elif session.job is not None:
             self.jobs.kill(session.job)
-
-    def _kill_job(self, job):
-        if job.state != EXITED:
-            self.jobs.kill(job)
 
     def _changed(self, effect):
         session, member = effect.session, effect.member

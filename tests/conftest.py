@@ -13,6 +13,12 @@ DEADLINE = 60          # s for one test
 SLOW_DEADLINE = 300    # s for one marked `slow` or `lab`
 
 
+def pytest_configure(config):
+    """A run in the background (`make test &`, CI) ignores SIGINT, and every program that a test starts would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item):
     """Skips or fails a lab test on a machine that cannot have a lab."""
     if item.get_closest_marker("lab"):
