@@ -253,6 +253,40 @@ def restore_mode(fd: int, saved):
             pass
 
 
+_GUARD = """saved=$(stty -g <"$1") && echo ready || exit
+read -r answer || { stty "$saved" <"$1"; printf '\\033[?2004l\\033[?1049l\\033[?25h\\033[0m\\r\\n' >"$1"; }"""
+
+
+class TerminalGuard:
+    """Puts the terminal right when this process can not: after SIGKILL. Made before `raw_mode`; needs /bin/sh and stty.
+
+    A shell of about 1 MB waits at a pipe of ours. Our death closes the pipe, and then it restores the settings; `release`
+    says a word first, and then it does nothing. It has a session of its own, so that what kills us does not kill it.
+    """
+
+    def __init__(self, fd: int):
+        self._process = None
+        if WINDOWS:
+            return
+        import subprocess
+        try:
+            self._process = subprocess.Popen(["/bin/sh", "-c", _GUARD, "p2pframe-guard", os.ttyname(fd)], stdin=subprocess.PIPE,
+                                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+            self._process.stdout.readline()
+        except OSError:
+            pass                          # no terminal by name, or no shell: then SIGKILL leaves the terminal raw
+
+    def release(self):
+        """The terminal is as it was: there is nothing to guard any more."""
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                process.communicate(b"well\n", 2.0)
+            except (OSError, ValueError):
+                pass
+            process.wait()
+
+
 def make_controlling_terminal(fd: int) -> bool:
     """In a child that leads a session of its own: Ctrl-C and the closing of this terminal now reach it."""
     try:

@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 ECHO = """
 import os, signal, sys
 def size(*_):
-    print("size", *os.get_terminal_size(0), flush=True)
+    os.write(1, b"size %d %d\\n" % os.get_terminal_size(0))
 signal.signal(signal.SIGWINCH, size)
 print("\\x1b[?1049h\\x1b[?25l\\x1b[?1000hready", flush=True)
 for line in sys.stdin:
@@ -302,3 +302,18 @@ def test_a_run_is_asked_allowed_waited_for_and_a_rule_answers_the_next_one(nodes
 
 
 assert sys.platform != "win32", "a job's terminal is a pty"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+def test_the_terminal_is_as_it_was_after_sigkill_of_the_shell_and_its_root(tmp_path):
+    nodes = Nodes(tmp_path)
+    terminal = Terminal(nodes.argv("ann", "--name", "ann", "--port", nodes.port), env=nodes.env())
+    try:
+        before = terminal.modes()
+        terminal.wait_for("ann>")
+        wait_until(lambda: terminal.modes() != before, 5.0, "raw mode")
+        terminal.process.kill()
+        wait_until(lambda: terminal.modes() == before, 5.0, "the terminal to be as it was", lambda: f"{before}\n{terminal.modes()}")
+    finally:
+        terminal.close()
+        nodes.close()

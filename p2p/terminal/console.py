@@ -73,6 +73,7 @@ class Console(Lines):
         self._drawn = None
         self._is_due = False
         self._extra = PASTE_ON           # goes before the next frame: a bell, an empty screen
+        self._guard = system.TerminalGuard(fd)
         self._saved = system.raw_mode(fd)
         atexit.register(system.restore_mode, fd, self._saved)
         loop.watch(fd, on_readable=self._readable)
@@ -279,6 +280,7 @@ class Console(Lines):
         self._output.finish(CLOSE_WAIT)
         self._loop.unwatch(self._fd)
         atexit.unregister(system.restore_mode)
+        self._guard.release()
         os.close(self._fd)
         self._drained.notify()
 

@@ -52,6 +52,7 @@ class Passthrough:
         self._on_keys = on_keys
         self._own = None
         self._saved = None
+        self._guard = None
         self._is_on = False
         self.modes = Modes()
 
@@ -60,6 +61,7 @@ class Passthrough:
         self._is_on = True
         if os.isatty(self._fd):
             self._own = system.open_private_tty(self._fd)
+            self._guard = system.TerminalGuard(self._fd)
             self._saved = system.raw_mode(self._fd, is_transparent=True)
             atexit.register(self._restore)
         self._loop.watch(self._source(), on_readable=self._readable)
@@ -92,3 +94,6 @@ class Passthrough:
     def _restore(self):
         saved, self._saved = self._saved, None
         system.restore_mode(self._fd, saved)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.release()
