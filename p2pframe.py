@@ -15,7 +15,11 @@ def main(words):
     """Run one of the three: the version, an application's process, the command line."""
     if words == ["--version"]:
         from p2p import __version__
-        sys.stdout.write("p2pframe %s\n" % __version__)
+        try:
+            print("p2pframe " + __version__, flush=True)
+        except OSError as error:
+            sys.stdout = None        # or Python tries once more at its end, and complains
+            return 0 if isinstance(error, BrokenPipeError) else 1
         return 0
     import os
     entry = os.path.abspath(__file__)

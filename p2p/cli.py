@@ -11,14 +11,13 @@ business: it knows verbs as words and exit codes.
 import os
 
 from . import system
-from .errors import UserError
+from .errors import P2PError, UserError
 from .verbs import help as help_pages
 from .verbs.declare import bind, read
 from .verbs.options import GLOBAL, START
 from .verbs.table import VERBS
 
 LOCAL = [option.name for option in START] + ["--json", "--yes"]
-INTERRUPTED = 130
 
 
 class Settings:
@@ -44,8 +43,8 @@ def main(words, entry):
     try:
         parsed = read(words, VERBS, GLOBAL, LOCAL)
         return _choose(parsed, entry, was_closed)
-    except UserError as error:
-        return _complain(error, words)
+    except P2PError as error:
+        return _complain(error if isinstance(error, UserError) else UserError(f"it failed: {error}"), words)
 
 
 def _stdin_was_closed():

@@ -15,12 +15,12 @@ import sys
 from . import limits, system
 from .errors import UserError
 from .loop import Loop
-from .node import Node
 from .rootlink import home_lock, reach
 from .terminal.stdio import Stdio, StdioCaller, current_folder, wants_color
 from .verbs.runner import INTERRUPTED, run
 
-GRACE = 1.5                # s an interrupted process has to end in order
+GRACE = 1.5                # s an interrupted verb has for its end: the root's answer has 1
+ENDING = 10.0              # s a root in this process has: its jobs have 5
 
 
 # -- the frame of every mode
@@ -51,22 +51,22 @@ def watch_size(loop, resize):
 
 
 class Patience:
-    """Ctrl-C ends what runs in order; pressed again, or when order takes too long, the process."""
+    """A signal gives up what runs, `give_up(exit code)`; a second one, or too much time, ends the process."""
 
-    def __init__(self, loop, give_up):
+    def __init__(self, loop, give_up, grace):
         self._loop = loop
         self._give_up = give_up
-        self._is_pressed = False
-        loop.on_signal(signal.SIGINT, self._pressed)
-        for number in signals(["SIGTERM", "SIGHUP"]):
-            loop.on_signal(number, lambda number=number: sys.exit(128 + number))
+        self._grace = grace
+        self._is_told = False
+        for number in signals(["SIGINT", "SIGTERM", "SIGHUP"]):
+            loop.on_signal(number, lambda code=128 + number: self._told(code))
 
-    def _pressed(self):
-        if self._is_pressed:
-            sys.exit(INTERRUPTED)
-        self._is_pressed = True
-        self._loop.call_later(GRACE, sys.exit, INTERRUPTED)
-        self._give_up()
+    def _told(self, code):
+        if self._is_told:
+            sys.exit(code)
+        self._is_told = True
+        self._loop.call_later(self._grace, sys.exit, code)
+        self._give_up(code)
 
 
 # -- roots
@@ -102,6 +102,7 @@ class LocalRoot:
 
 async def open_root(loop, settings):
     """Start a root in this process: a Node that takes commands. Raises UserError."""
+    from .node import Node           # half of all there is to load; a guest needs none of it
     node = Node(loop, settings.home, name=settings.name, port=limits.PORT if settings.port is None else settings.port,
                 app_ports=settings.app_ports, entry=settings.entry)
     await node.start()
@@ -138,13 +139,7 @@ def up(settings):
 
 async def _up(loop, stdio, settings):
     told = loop.future()
-
-    def tell():
-        if told.done:
-            sys.exit(INTERRUPTED)        # the second time: at once
-        told.set("it was told to end")
-    for number in signals(["SIGINT", "SIGTERM", "SIGHUP"]):
-        loop.on_signal(number, tell)
+    Patience(loop, lambda code: told.set("it was told to end"), ENDING)
     node = await open_root(loop, settings)
     node.stopped.add_callback(lambda done: told.set(None))
     if settings.is_verbose:
@@ -170,7 +165,7 @@ def once(settings, words, is_last):
 
 async def _once(loop, stdio, settings, words, is_last):
     caller = StdioCaller(stdio, settings.color, settings.as_json, settings.yes)
-    Patience(loop, caller.interrupt)
+    Patience(loop, lambda code: caller.interrupt() if code == INTERRUPTED else sys.exit(code), GRACE)
     watch_size(loop, caller.resize)
     root = await reach(loop, settings.home)
     try:
@@ -201,7 +196,7 @@ def script(settings):
 
     async def main(loop, stdio):
         lines = Script(loop, stdio, settings, lambda: find_root(loop, settings))
-        Patience(loop, lines.give_up)
+        Patience(loop, lines.give_up, ENDING)
         code = await lines.run()
         await stdio.drained()
         return check_output(stdio, code)

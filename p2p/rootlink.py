@@ -10,6 +10,7 @@ sizes and interrupts back. If the Caller cannot print as fast as the root sends,
 
 import json
 import os
+from types import SimpleNamespace
 
 from . import __version__, proto, system
 from .client import Client
@@ -20,12 +21,14 @@ from .trust.identity import Identity
 from .trust.networks import Networks, check_tls
 from .verbs.declare import check_size
 
+LOOPBACK = "127.0.0.1"     # from elsewhere a root takes nobody for its owner
 LOCK_FILE = "lock"
 STARTING = 10.0            # s that a root may take from its lock to its port
 ENDING = 20.0              # s that a root may take to end after it said goodbye: its jobs have 5
 POLL = 0.03                # s between two looks at the lock
 ANSWER = 1.0               # s an interrupted command has for its own end
 MAX_ROOT_FILE = 4096
+INTERRUPTED = 130
 
 
 class NoRoot(UserError):
@@ -106,7 +109,7 @@ class RootLink:
     async def open(self):
         """Connect. Raises LinkDown or PeerError."""
         client = Client(self._loop, self._networks, self)
-        self._connection = await client.dial([("127.0.0.1", self._port)], self._networks.tags[0], self._identity.node_id)
+        self._connection = await client.dial([(LOOPBACK, self._port)], self._networks.tags[0], self._identity.node_id)
         self.name = self._connection.hello.name
 
     async def ended(self):
@@ -167,7 +170,7 @@ class RootLink:
     def _interrupt(self, number, reply):
         if number in self._callers and self._connection.is_open:
             self._connection.send(proto.INTERRUPT, command=number)
-            self._loop.call_later(ANSWER, reply.fail, UserError("interrupted", code="interrupted", exit=130))
+            self._loop.call_later(ANSWER, reply.set, SimpleNamespace(exit=INTERRUPTED))
 
     async def _pump_keys(self, number, caller):
         while True:

@@ -15,7 +15,7 @@ from .verbs.command import tell
 from .verbs.declare import read
 from .verbs.lines import split
 from .verbs.options import GLOBAL
-from .verbs.runner import INTERRUPTED, asks_for_json, run
+from .verbs.runner import asks_for_json, run
 from .verbs.table import VERBS
 
 ENDS = ("exit", "quit")
@@ -47,11 +47,11 @@ class Script:
             StdioCaller(self._stdio).write(2, b"nothing to do: there are no commands on stdin. `up` runs a root, `help` lists the verbs\n")
         return code
 
-    def give_up(self):
-        """Interrupt what runs; nothing comes after it."""
+    def give_up(self, code):
+        """Interrupt what runs; nothing comes after it, and `code` is the exit code."""
         if self._caller is not None:
             self._caller.interrupt()
-        self._ended.set(INTERRUPTED)
+        self._ended.set(code)
 
     def _end(self):
         self._ended.set(self._code)

@@ -332,3 +332,39 @@ def test_sigint_ends_a_script_with_130_and_its_root_with_it(nodes):
     process.send_signal(signal.SIGINT)
     assert ended(process) == 130
     assert one_line(nodes.run("ann", "id"), 3)
+
+
+def test_sigterm_ends_a_script_with_143_and_its_root_says_goodbye(nodes):
+    nodes.up("bob")
+    process = nodes.start(nodes.argv("ann", "--port", nodes.port), stdin=subprocess.PIPE)
+    process.stdin.write("nodes --wait 2\nnodes --wait 9\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith("NAME")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == 143
+    wait_until(lambda: "left" in {row["state"] for row in nodes.json("bob", "nodes")}, 5.0, "the goodbye")
+
+
+def test_a_root_that_waits_for_a_stubborn_job_ends_at_once_when_it_is_told_twice(nodes):
+    folder = nodes.folder / "stubborn"
+    folder.mkdir()
+    (folder / "main.py").write_text("import os, signal, time\nfor number in (signal.SIGHUP, signal.SIGTERM):\n"
+                                    "    signal.signal(number, lambda *_: os.write(1, b'heard\\n'))\nprint('stays', flush=True)\n"
+                                    "while True:\n    time.sleep(60)\n")
+    root = nodes.up("ann")
+    nodes.json("ann", "share", folder)
+    nodes.json("ann", "run", "stubborn")
+    wait_until(lambda: "stays" in nodes.run("ann", "output", "1").stdout, 10.0, "the job")
+    pid = nodes.json("ann", "jobs")[0]["pid"]
+    began = time.monotonic()
+    root.send_signal(signal.SIGTERM)
+    wait_until(lambda: "heard" in nodes.run("ann", "output", "1").stdout, 3.0, "the job to be asked to end")
+    root.send_signal(signal.SIGINT)
+    assert ended(root) == 130 and time.monotonic() - began < 4.5      # the job would have had 5 s
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_the_last_words_of_a_program_that_nobody_reads_harm_nobody():
+    for line in ("--version >&-", "--version | true", "help | true", "help >&-"):
+        done = subprocess.run(["sh", "-c", f"{sys.executable} {PROGRAM} {line}"], stderr=subprocess.PIPE, timeout=20)
+        assert (done.returncode, done.stderr) == (0, b""), line
