@@ -61,7 +61,7 @@ def _choose(parsed, entry, stdin_was_closed):
         from . import __version__
         return _print([f"p2pframe {__version__}"])
     if given.get("help"):
-        return _print(help_pages.page(verb.name if verb else None, VERBS))
+        return _print_help(verb.name if verb else None, given)
     settings = Settings(given, entry)
     if verb is None:
         if parsed.after is not None:
@@ -69,7 +69,7 @@ def _choose(parsed, entry, stdin_was_closed):
         return _converse(settings, stdin_was_closed)
     args = bind(parsed)
     if verb.name == "help":
-        return _print(help_pages.page(" ".join(args.verb) or None, VERBS))
+        return _print_help(" ".join(args.verb) or None, given)
     from . import modes
     if verb.name == "up":
         return modes.up(settings)
@@ -81,6 +81,14 @@ def _converse(settings, stdin_was_closed):
     if not stdin_was_closed and os.isatty(0):
         return modes.shell(settings)
     return modes.script(settings)
+
+
+def _print_help(name, given):
+    lines = help_pages.page(name, VERBS)
+    if given.get("json"):
+        import json
+        lines = [json.dumps(lines)]
+    return _print(lines)
 
 
 def _print(lines):

@@ -114,7 +114,11 @@ async def open_root(loop, settings):
             node.log.write("error", " ".join(line.split()))
         node.notice(f"! an error in p2pframe itself: {what} ({type(error).__name__}); `log` has more")
     loop.report = report
-    node.owners.open(lambda words, caller: run(node, words, caller))
+    try:
+        node.owners.open(lambda words, caller: run(node, words, caller))
+    except UserError:
+        await node.stop("it could not be opened to commands")
+        raise
     return node
 
 

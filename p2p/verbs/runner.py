@@ -27,7 +27,8 @@ async def run(node, words, caller):
             raise UsageError(f"{late[0]} counts where p2pframe is started, not for one command of it")
         command = Command(caller, parsed, None, VERBS)
         if parsed.settings.get("help") or parsed.verb is None:
-            command.show({}, help_pages.page(parsed.verb.name if parsed.verb else None, VERBS))
+            lines = help_pages.page(parsed.verb.name if parsed.verb else None, VERBS)
+            command.show(lines, lines)
             return 0
         command.args = bind(parsed)
         return await _handle(node, parsed.verb, command)
