@@ -20,7 +20,6 @@ from .trust import consent
 from .trust.ecc import node_id_text
 
 RULES = "rules.json"
-MAX_RULES_FILE = 4 << 20
 WORDS = proto.STATUS
 
 
@@ -347,7 +346,7 @@ class Launcher:
         path = self._node.path(RULES)
         if self._node.disk.exists(path):
             try:
-                self.consent.from_json(self._node.disk.read_bytes(path, MAX_RULES_FILE))
+                self.consent.from_json(self._node.disk.read_bytes(path, limits.MAX_RULES_FILE))
             except ValueError:
                 raise UserError(f"{path} cannot be read as rules: repair it, or remove it to be asked about everything again", code="rules")
 

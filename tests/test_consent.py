@@ -1,5 +1,6 @@
 """This user's word: nothing is accepted by itself, and a rule is good for exactly what was answered."""
 
+import json
 import random
 
 import pytest
@@ -161,3 +162,71 @@ def test_the_prompt_says_who_what_which_and_how_and_lets_nothing_hostile_through
     assert "\x1b" not in line and "\n" not in line and "\u202e" not in line and "\x07" not in line
     assert line.startswith("[1] b") and "(aeaqcaibae…, first seen today) wants to run chat 767676…" in line
     assert "--x 'two words'" in line and "'; rm -rf ~'" in line and line.endswith("— allow 1 | deny 1 (60 s)")
+
+
+def test_an_answer_that_cannot_be_remembered_leaves_the_request_open(consent, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_RULES", 0)
+    _, request = ask(consent)
+    with pytest.raises(UserError, match="answer this once only"):
+        consent.allow(1, always=True)
+    assert consent.requests() == [request] and consent.effects() == []
+    assert consent.allow(1) is request
+
+
+def test_of_two_answers_to_the_same_thing_the_newest_counts_and_a_no_beats_a_wider_yes(consent):
+    assert [ask(consent)[0] for _ in range(3)] == [ASK] * 3
+    consent.allow(1, always=True)
+    consent.deny(2, never=True)
+    assert [(rule.number, rule.answer) for rule in consent.rules()] == [(2, DENY)]
+    consent.drop_rule(2)
+    ask(consent, 100.0)
+    consent.allow(3, always=True, any_args=True)
+    consent.deny(4, never=True)
+    assert ask(consent, 200.0)[0] == DENY and ask(consent, 200.0, arguments=("other",))[0] == ALLOW
+
+
+def test_rules_never_grow_beyond_what_the_next_start_reads(consent):
+    """A peer chooses its arguments; with large ones a thousand rules were a file that no start would take."""
+    with pytest.raises(UserError, match="drop some"):
+        for number in range(1, limits.MAX_RULES):
+            ask(consent, 100.0 * number, app=f"app{number}", arguments=["\u20ac" * 341] * 64)
+            consent.allow(number, always=True)
+    data = consent.to_json()
+    assert limits.MAX_RULES_FILE // 2 < len(data) <= limits.MAX_RULES_FILE
+    again = Consent()
+    again.from_json(data)
+    assert len(again.rules()) == len(consent.rules())
+
+
+def test_a_file_of_rules_is_taken_literally_or_not_at_all(consent):
+    """What has another type is not converted: "rm" is not the arguments r and m, and null alone means any."""
+    ask(consent)
+    consent.allow(1, always=True)
+    row = json.loads(consent.to_json().decode())[0]
+    for change in ({"args": "rm"}, {"args": [1]}, {"args": {"a": 1}}, {"args": False}, {"app": ["chat"]}, {"app": None}, {"rule": True},
+                   {"rule": -7}, {"rule": 0}, {"rule": "1"}, {"rule": 1.0}, {"rule": float("inf")}, {"rule": float("nan")},
+                   {"rule": 1 << 60}, {"answer": "ask"}, {"answer": None}, {"version": "00"}, {"node": "aaaa"}, {"node": None}):
+        fresh = Consent()
+        with pytest.raises(ValueError):
+            fresh.from_json(json.dumps([dict(row, **change)]).encode())
+        assert fresh.rules() == [], change
+    for rows in ([row, row], [row, dict(row, answer="deny")]):
+        with pytest.raises(ValueError):
+            Consent().from_json(json.dumps(rows).encode())
+    for deep in (b"[" * 100_000, b'[{"rule":' * 50_000):
+        with pytest.raises(ValueError):
+            Consent().from_json(deep)
+
+
+def test_inventing_identities_gives_no_fresh_budget(consent, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_MEMBERS", 8)
+
+    def asked(node, now):
+        answer, request = ask(consent, now, node=node)
+        if answer == ASK:
+            consent.deny(request.number)
+        return answer
+    assert [asked(EVE, 0.0) for _ in range(4)][-1] == REFUSE
+    for number in range(40, 80):
+        asked(bytes([number]) * 32, 0.1)
+        assert asked(EVE, 0.2) == REFUSE

@@ -51,10 +51,15 @@ class Rule:
         self.version = version
         self.arguments = arguments
         self.answer = answer
+        self.size = len(_encode([self]))     # bytes in the file, at most
 
     def fits(self, node, app, version, arguments):
         """Was this very thing answered?"""
         return (self.node, self.app, self.version) == (node, app, version) and self.arguments in (None, list(arguments))
+
+    def binds_as(self, other):
+        """Are both about the very same thing?"""
+        return (self.node, self.app, self.version, self.arguments) == (other.node, other.app, other.version, other.arguments)
 
     def row(self):
         """As `rules` prints it."""
@@ -81,9 +86,10 @@ class Consent:
 
     def ask(self, kind, node, name, app, version, arguments, subject, now):
         """(ALLOW | DENY, the Rule) where one fits, (ASK, the Request) where a person must say, (REFUSE, why) beyond the limits."""
-        for rule in self._rules.values():
-            if rule.fits(node, app, version, arguments):
-                return rule.answer, rule
+        fitting = [rule for rule in self._rules.values() if rule.fits(node, app, version, arguments)]
+        if fitting:
+            rule = next((rule for rule in fitting if rule.answer == DENY), fitting[0])      # where two differ, no counts
+            return rule.answer, rule
         if sum(request.node == node for request in self._requests.values()) >= limits.MAX_REQUESTS_OPEN:
             return REFUSE, "too many of its requests wait already"
         if not self._spend(node, now):
@@ -94,10 +100,10 @@ class Consent:
         return ASK, request
 
     def _spend(self, node, now):
-        left, since = self._budgets.get(node, (float(limits.REQUEST_BURST), now))
+        left, since = self._budgets.pop(node, (float(limits.REQUEST_BURST), now))
         left = min(float(limits.REQUEST_BURST), left + (now - since) / limits.REQUEST_REFILL)
-        if len(self._budgets) > limits.MAX_MEMBERS:
-            self._budgets.clear()
+        while len(self._budgets) >= limits.MAX_MEMBERS:
+            del self._budgets[next(iter(self._budgets))]      # who asked longest ago; its budget is the fullest
         self._budgets[node] = (left - 1 if left >= 1 else left, now)
         return left >= 1
 
@@ -115,30 +121,29 @@ class Consent:
 
     def allow(self, number, always=False, any_args=False):
         """The Request, which is open no longer; `always` makes a rule. Raises UserError."""
-        request = self._take(number)
-        if always:
-            self._remember(request, None if any_args else request.arguments, ALLOW)
-        return request
+        return self._answer(number, always, ALLOW, any_args)
 
     def deny(self, number, never=False):
         """The Request, which is open no longer; `never` makes a rule. Raises UserError."""
-        request = self._take(number)
-        if never:
-            self._remember(request, request.arguments, DENY)
-        return request
+        return self._answer(number, never, DENY, False)
 
-    def _take(self, number):
-        request = self._requests.pop(number, None)
+    def _answer(self, number, is_remembered, answer, any_args):
+        request = self._requests.get(number)
         if request is None:
             raise UserError(f"no request {number} is open; `requests` lists those that are", code="no-such-request")
+        if is_remembered:
+            self._remember(request, None if any_args else request.arguments, answer)     # may refuse: then it stays open
+        del self._requests[number]
         return request
 
     def _remember(self, request, arguments, answer):
-        if len(self._rules) >= limits.MAX_RULES:
-            raise UserError(f"there are {limits.MAX_RULES} rules already: drop some with `rules drop N`", code="too-many")
-        number = self._next_rule
+        rule = Rule(self._next_rule, request.node, request.app, request.version, arguments, answer)
+        rules = {number: old for number, old in self._rules.items() if not old.binds_as(rule)}      # the newest word counts
+        rules[rule.number] = rule
+        if len(rules) > limits.MAX_RULES or sum(known.size for known in rules.values()) > limits.MAX_RULES_FILE:
+            raise UserError("no room for another rule: drop some with `rules drop N`, or answer this once only", code="too-many")
         self._next_rule += 1
-        self._rules[number] = Rule(number, request.node, request.app, request.version, arguments, answer)
+        self._rules = rules
         self._effects.append(RulesChanged())
 
     def rules(self):
@@ -168,23 +173,37 @@ class Consent:
 
     def to_json(self) -> bytes:
         """The rules."""
-        return json.dumps([rule.row() for rule in self._rules.values()], indent=1).encode("utf-8")
+        return _encode(self._rules.values())
 
     def from_json(self, data):
         """Take the rules of an earlier run. Raises ValueError for what `to_json` never wrote; then nothing is taken."""
-        rules = {}
         try:
-            for row in json.loads(data.decode("utf-8"))[:limits.MAX_RULES]:
-                version, arguments = bytes.fromhex(row["version"]), row["args"]
-                if len(version) != 32 or row["answer"] not in (ALLOW, DENY):
-                    raise ValueError("not a rule")
-                if arguments is not None:
-                    arguments = [str(argument) for argument in arguments]
-                rules[int(row["rule"])] = Rule(int(row["rule"]), parse_node_id(row["node"]), str(row["app"]), version, arguments, row["answer"])
-        except (KeyError, TypeError, AttributeError, ValueError, BadKey) as error:
+            rows = json.loads(data.decode("utf-8"))
+            if type(rows) is not list:
+                raise ValueError("not a list of rules")
+            rules = {rule.number: rule for rule in map(_rule, rows)}
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError, BadKey) as error:
             raise ValueError(str(error))
+        if len(rules) != len(rows) or len(rules) > limits.MAX_RULES:
+            raise ValueError("a rule twice, or too many")
         self._rules = rules
         self._next_rule = max(rules, default=0) + 1
+
+
+def _encode(rules):
+    return json.dumps([rule.row() for rule in rules], indent=1).encode("utf-8")
+
+
+def _rule(row):
+    """A Rule of a row in the file. Nothing is converted: what has another type was not written by `to_json`."""
+    number, app, version, arguments, answer = row["rule"], row["app"], bytes.fromhex(row["version"]), row["args"], row["answer"]
+    if type(number) is not int or not 0 < number < 1 << 53 or not isinstance(app, str) or len(version) != 32:
+        raise ValueError("not a rule")
+    if answer not in (ALLOW, DENY) or not (arguments is None or type(arguments) is list):
+        raise ValueError("not a rule")
+    if arguments is not None and not all(isinstance(argument, str) for argument in arguments):
+        raise ValueError("not a rule")
+    return Rule(number, parse_node_id(row["node"]), app, version, arguments, answer)
 
 
 def prompt(request, since, note="") -> str:
