@@ -71,7 +71,8 @@ MAX_HOLDINGS = 32_768             # in all, about 4 MB: in the open network anyb
 
 # p2pstate, and what one application sends to another
 MAX_NETWORKS = 16                 # this node is in; their bits fit into a u16 of each node's row
-MAX_SESSIONS = 64                 # shown in p2pstate
+MAX_SESSIONS = 64                 # shown in p2pstate...
+MAX_SESSIONS_OTHERS = 48          # ...of which others may host so many: invitations must not keep this user from starting his own
 MAX_JOBS = 64                     # shown in p2pstate
 MAX_MESSAGE = 1 << 20             # bytes of one application message's fields
 MAX_SCHEMA = 1024                 # bytes of a message class's name, fields and types
@@ -97,5 +98,6 @@ assert KEEPALIVE * 3 <= SILENCE < FORGET
 assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
 assert MAX_PENDING_ADDRESS < MAX_PENDING
 assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
+assert MAX_SESSIONS_OTHERS < MAX_SESSIONS
 assert MAX_NETWORKS <= 16 and MAX_MESSAGE < MAX_BODY
 assert MAX_HOLDINGS_NODE < MAX_HOLDINGS and MAX_FILES * 60 < MAX_MANIFEST

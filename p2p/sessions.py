@@ -6,6 +6,10 @@ what is to be done comes out of `effects()`, as plain data. No socket, no clock,
 The host is the node that is named in the invitation, for ever: a session whose host dies goes on among the others,
 each root keeping the roster for its own instance from what it hears. A node speaks for itself only: ANSWER, READY and
 FINISHED are about their sender; only the host's ROSTER speaks of others, and never of this node.
+
+Messages may come twice, late, or not at all where a link broke under them. So nobody goes back in NEXT, whoever says
+so, what a message carries counts only with the step that it makes, and when a link is there again each side repeats
+how far it is (`met`).
 """
 
 from collections import namedtuple
@@ -15,6 +19,7 @@ from .errors import PeerError, UserError
 
 ASKED, ALLOWED, RUNNING, EXITED, DENIED, EXPIRED, UNREACHABLE, FAILED = range(8)
 OPEN = (ASKED, ALLOWED, RUNNING)
+TOKEN = 32               # bytes
 
 # (status, what happened) -> status; what is not listed changes nothing, so late and repeated messages are harmless
 NEXT = {
@@ -53,13 +58,24 @@ class Participant:
         self.port = 0
         self.exit = None
 
-    def happened(self, event):
-        """Take the step of NEXT; True if there is one."""
+    def happened(self, event, port=None, code=None):
+        """Take the step of NEXT, and with it what was said; False, and nothing taken, if there is none."""
         after = NEXT.get((self.status, event))
         if after is None:
             return False
         self.status = after
+        self.port = self.port if port is None else port
+        self.exit = code
         return True
+
+    def follow(self, row):
+        """What the host says of it: only ever a step forward. True if it was news."""
+        before = (self.status, self.port, self.address)
+        if self.status in OPEN:
+            if row.status not in OPEN or row.status > self.status:
+                self.status, self.exit = row.status, row.exit if row.status == EXITED else None
+            self.port, self.address = row.port or self.port, row.address or self.address
+        return (self.status, self.port, self.address) != before
 
 
 class Session:
@@ -80,6 +96,8 @@ class Session:
         self.members = {}
         self.expires = None
         self.job = None
+        self.is_started = False
+        self.is_ending = False       # its end was said; what is under way still comes to its own
         self.is_over = False
 
     def add(self, node_id, name, status):
@@ -127,7 +145,7 @@ class Sessions:
             session.add(node_id, name, ASKED)
         for node_id, _ in invited:
             self._effects.append(Send(node_id, proto.INVITE, self._invitation(session)))
-        self._effects.append(Start(session))
+        self._start(session)
 
     def _invitation(self, session):
         return {"session": session.number, "app": session.app, "version": session.version, "publisher": session.publisher,
@@ -149,11 +167,16 @@ class Sessions:
 
     def invited(self, sender, invite, now):
         """INVITE. Raises PeerError for one that contradicts itself."""
-        if invite.session in self._sessions:
-            raise PeerError("invites to a session that exists already", "session")
+        known = self._sessions.get(invite.session)
+        if known is not None and known.host == sender:
+            return                        # repeated: the first may not have arrived
+        if known is not None or len(invite.token) != TOKEN:
+            raise PeerError("invites to a session that exists already, or to one without a token", "session")
         roster = {row.id: row for row in invite.roster}
         if sender not in roster or self._me not in roster or len(roster) != len(invite.roster):
             raise PeerError("an invitation whose roster does not hold both ends", "session")
+        if sum(session.host != self._me and not session.is_over for session in self) >= limits.MAX_SESSIONS_OTHERS:
+            raise UserError("too many sessions of others are open there")
         self._make_room()
         session = Session(invite.session, invite.app, invite.version, invite.publisher, invite.network, invite.arguments,
                           sender, invite.token, invite.port, invite.files, invite.bytes)
@@ -179,12 +202,18 @@ class Sessions:
 
     def fetched(self, session, problem=""):
         """The files are level, or why not."""
-        if session.members[self._me].status != ALLOWED or session.is_over:
+        if session.members[self._me].status != ALLOWED or session.is_started:
             return
+        if session.is_ending:
+            problem = "the session ended before its files were there"
         if problem:
             self._answer(session, FAILED, problem)
         else:
-            self._effects.append(Start(session))
+            self._start(session)
+
+    def _start(self, session):
+        session.is_started = True
+        self._effects.append(Start(session))
 
     def _answer(self, session, status, text):
         event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}[status]
@@ -195,18 +224,17 @@ class Sessions:
 
     def listening(self, session, port):
         """This node's instance told its port."""
-        member = session.members[self._me]
-        member.port = port
-        for other in self._others(session):
-            self._effects.append(Send(other, proto.READY, {"session": session.number, "port": port}))
-        self._step(session, self._me, "ready")
+        if self._step(session, self._me, "ready", port=port):
+            self._tell_others(session, proto.READY, port=port)
 
     def finished(self, session, code):
         """This node's instance has ended, or could not be started."""
-        session.members[self._me].exit = code
+        if self._step(session, self._me, "finished", code=code):
+            self._tell_others(session, proto.FINISHED, exit=code)
+
+    def _tell_others(self, session, message, **fields):
         for other in self._others(session):
-            self._effects.append(Send(other, proto.FINISHED, {"session": session.number, "exit": code}))
-        self._step(session, self._me, "finished")
+            self._effects.append(Send(other, message, dict(fields, session=session.number)))
 
     # -- what the others say
 
@@ -214,49 +242,42 @@ class Sessions:
         """READY of another node's instance."""
         session = self._joined(number, sender)
         if session:
-            member = session.members[sender]
-            member.port = port
-            if member.status == ASKED:
-                member.status = ALLOWED       # its answer to the host has not reached us
-            self._step(session, sender, "ready")
+            self._step(session, sender, "allowed")        # if its answer has not reached us
+            self._step(session, sender, "ready", port=port)
 
     def exited(self, sender, number, code):
         """FINISHED of another node's instance."""
         session = self._joined(number, sender)
         if session:
-            session.members[sender].exit = code
-            self._step(session, sender, "finished")
+            self._step(session, sender, "allowed")
+            self._step(session, sender, "finished", code=code)
 
     def rostered(self, sender, number, rows):
         """ROSTER of the host: what it knows of the others."""
         session = self._joined(number, sender)
         if session is None or sender != session.host:
             return
-        for row in rows:
-            member = session.members.get(row.id)
-            if row.id == self._me or row.status > FAILED or member is None:
-                continue
-            if member.status in OPEN:
-                member.status, member.exit = row.status, row.exit if row.status == EXITED else None
-                member.port, member.address = row.port or member.port, row.address
-        self._effects.append(Tell(session))
-        self._settle(session)
+        known = [row for row in rows if row.id != self._me and row.status <= FAILED and row.id in session.members]
+        if any([session.members[row.id].follow(row) for row in known]):
+            self._effects.append(Tell(session))
 
     def end(self, sender, number):
-        """END: the host's ends the session here; another member's asks the host to end it for all."""
-        session = self._sessions.get(number)
-        if session is None or sender not in session.members:
+        """END: the host's ends the session here; another's who takes part asks the host to end it for all."""
+        session = self._joined(number, sender)
+        if session is None:
             return
-        if sender == session.host or session.host == self._me:
+        if sender == session.host or session.host == self._me and session.members[sender].status in (ALLOWED, RUNNING):
             self.close(session)
 
     def close(self, session):
         """End it here, and as the host for everybody."""
-        if session.is_over:
+        if session.is_over or session.is_ending:
             return
+        session.is_ending = True
         if session.host == self._me:
+            self._tell_others(session, proto.END)
             for other in self._others(session):
-                self._effects.append(Send(other, proto.END, {"session": session.number}))
+                self._step(session, other, "expired")       # if its answer is still open: it is not waited for
         if session.members[self._me].status == ASKED:
             self._effects.append(Withdraw(session))
             self._step(session, self._me, "expired")
@@ -277,6 +298,30 @@ class Sessions:
                 self._step(session, node_id, "unreachable")
                 if node_id == session.host and session.members[self._me].status == ASKED:
                     self.close(session)
+
+    def met(self, node_id):
+        """A link with this node is there, for the first time or again: what was said may not have arrived."""
+        for session in self:
+            member, mine = session.members.get(node_id), session.members[self._me]
+            if member is None or node_id == self._me:
+                continue
+            if session.host == self._me:
+                self._repeat_as_host(session, member)
+            elif session.host == node_id and mine.status != ASKED:
+                status = mine.status if mine.status in (DENIED, EXPIRED, FAILED) else ALLOWED
+                self._effects.append(Send(node_id, proto.ANSWER, {"session": session.number, "status": status, "text": ""}))
+            if mine.port and mine.status in (RUNNING, EXITED):
+                self._effects.append(Send(node_id, proto.READY, {"session": session.number, "port": mine.port}))
+            if mine.status == EXITED:
+                self._effects.append(Send(node_id, proto.FINISHED, {"session": session.number, "exit": mine.exit}))
+
+    def _repeat_as_host(self, session, member):
+        if session.is_ending:
+            self._effects.append(Send(member.id, proto.END, {"session": session.number}))
+        elif member.status == ASKED:
+            self._effects.append(Send(member.id, proto.INVITE, self._invitation(session)))
+        elif member.status in OPEN:
+            self._effects.append(self._roster_to(session, member))
 
     # -- time
 
@@ -314,18 +359,20 @@ class Sessions:
         session = self._sessions.get(number)
         return session if session and sender in session.members and sender != self._me else None
 
-    def _step(self, session, node_id, event):
+    def _step(self, session, node_id, event, port=None, code=None):
         member = session.members[node_id]
-        if not member.happened(event):
-            return
+        if not member.happened(event, port, code):
+            return False
         self._effects.append(Changed(session, member))
         if session.host == self._me:
-            rows = session.roster()
-            for other in session.members.values():
-                if other.id != self._me and other.status in (ALLOWED, RUNNING):
-                    self._effects.append(Send(other.id, proto.ROSTER, {"session": session.number, "members": rows}))
+            self._effects += [self._roster_to(session, other) for other in session.members.values()
+                              if other.id != self._me and other.status in (ALLOWED, RUNNING)]
         self._effects.append(Tell(session))
         self._settle(session)
+        return True
+
+    def _roster_to(self, session, member):
+        return Send(member.id, proto.ROSTER, {"session": session.number, "members": session.roster()})
 
     def _settle(self, session):
         mine = session.members[self._me].status

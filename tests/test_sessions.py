@@ -1,5 +1,7 @@
 """Sessions: several machines wired together without any I/O; every test is a conversation."""
 
+import random
+
 import pytest
 
 from p2p import limits, proto
@@ -120,7 +122,8 @@ def test_a_run_from_the_invitation_to_the_exit_codes(world):
 
 
 @pytest.mark.parametrize("answers, code", [
-    ((DENIED, DENIED), 4), ((EXPIRED, EXPIRED), 5), ((DENIED, EXPIRED), 1), ((EXITED, DENIED), 1), ((EXITED, EXITED), 0), ((UNREACHABLE, EXITED), 1)])
+    ((DENIED, DENIED), 4), ((EXPIRED, EXPIRED), 5), ((DENIED, EXPIRED), 1), ((EXITED, DENIED), 1), ((EXITED, EXITED), 0),
+    ((UNREACHABLE, EXITED), 1)])
 def test_the_exit_code_of_a_run(world, answers, code):
     session = world.host(BOB, EVE)
     for node, status in zip((BOB, EVE), answers):
@@ -231,10 +234,14 @@ def test_repeated_messages_change_nothing(world):
         world.machines[ANN].ready(BOB, 7, 5001)
         world.settle()
     world.took(ANN, Changed)
+    world.machines[ANN].exited(BOB, 7, 3)
     world.machines[ANN].exited(BOB, 7, 0)
-    world.machines[ANN].exited(BOB, 7, 1)
+    world.machines[ANN].ready(BOB, 7, 1)
+    world.machines[BOB].invited(ANN, invitation(ANN, number=7), 0.0)
+    world.do(BOB, "finished", 0)
     world.settle()
-    assert world.took(ANN, Changed) == 1 and world.statuses(ANN)["bob"] == EXITED
+    bob = world.session(ANN).members[BOB]
+    assert world.took(ANN, Changed) == 1 and (bob.status, bob.exit, bob.port) == (EXITED, 3, 5001)
 
 
 def test_a_ready_that_overtakes_the_answer_counts(world):
@@ -252,7 +259,7 @@ def invitation(sender, number=9, roster=(ANN, BOB)):
     rows = [{"id": node, "name": "", "status": 0, "address": "", "port": 0} for node in roster]
     return proto.INVITE.unpack(proto.INVITE.pack(
         session=number, app="a", version=b"v" * 32, publisher=ANN, network="lan", files=0, bytes=0, arguments=[], roster=rows, port=1,
-        token=b"t", expires_s=60))
+        token=b"t" * 32, expires_s=60))
 
 
 @pytest.mark.parametrize("roster", [(ANN,), (BOB,), (ANN, BOB, BOB), ()])
@@ -271,10 +278,14 @@ def test_an_invitation_into_a_session_that_exists_cannot_take_it_over(world):
 
 def test_sessions_are_bounded_and_those_that_are_over_make_room(world):
     bob = world.machines[BOB]
-    for number in range(1, limits.MAX_SESSIONS + 1):
+    for number in range(1, limits.MAX_SESSIONS_OTHERS + 1):
         bob.invited(ANN, invitation(ANN, number=number), 0.0)
-    with pytest.raises(UserError, match="sessions are open"):
+    with pytest.raises(UserError, match="sessions of others"):
         bob.invited(ANN, invitation(ANN, number=1000), 0.0)
+    for number in range(2000, 2000 + limits.MAX_SESSIONS - limits.MAX_SESSIONS_OTHERS):      # invitations leave room for one's own
+        bob.start(Session(number, "own", b"v" * 32, BOB, "lan", [], BOB, b"t" * 32, 1), [], 0.0)
+    with pytest.raises(UserError, match="sessions are open"):
+        bob.start(Session(3000, "own", b"v" * 32, BOB, "lan", [], BOB, b"t" * 32, 1), [], 0.0)
     bob.decided(bob.get(5), False)
     bob.invited(ANN, invitation(ANN, number=1000), 0.0)
     assert bob.get(5) is None and len(list(bob)) == limits.MAX_SESSIONS
@@ -283,3 +294,142 @@ def test_sessions_are_bounded_and_those_that_are_over_make_room(world):
 def test_the_table_of_steps_ends_everywhere():
     ends = {after for after in NEXT.values()} - {before for before, _ in NEXT}
     assert ends == {DENIED, EXPIRED, UNREACHABLE, FAILED, EXITED}
+
+
+def test_one_who_denied_cannot_rewrite_it_or_end_the_session(world):
+    world.host(BOB, EVE)
+    world.run(ANN, 5000)
+    world.do(EVE, "decided", False)
+    ann = world.machines[ANN]
+    for call, what in (("exited", 0), ("ready", 5002)):
+        getattr(ann, call)(EVE, 7, what)
+    ann.end(EVE, 7)
+    ann.end(BOB, 7)                       # invited only
+    world.settle()
+    eve = world.session(ANN).members[EVE]
+    assert (eve.status, eve.exit, eve.port) == (DENIED, None, 0) and not world.took(ANN, Kill)
+
+
+def test_nothing_starts_after_the_end_even_where_files_were_still_on_their_way(world):
+    world.host(BOB)
+    world.run(ANN, 5000)
+    world.do(BOB, "decided", True)
+    world.do(ANN, "close")
+    world.do(BOB, "fetched")
+    assert not world.took(BOB, Start) and world.took(BOB, Over) and world.statuses(ANN)["bob"] == FAILED
+    world.do(ANN, "finished", 0)
+    assert world.took(ANN, Over) == 1
+
+
+def test_an_end_does_not_wait_for_invitations_and_is_said_once(world):
+    session = world.host(BOB)
+    world.run(ANN, 5000)
+    for _ in range(3):
+        world.do(ANN, "close")
+    world.do(ANN, "finished", 0)
+    assert world.took(ANN, Kill) == 1 and session.is_over and world.statuses(ANN)["bob"] == EXPIRED
+    world.do(BOB, "decided", True)
+    assert not world.took(BOB, Fetch)
+
+
+def test_a_roster_that_was_overtaken_sends_nobody_back(world):
+    world.host(BOB, EVE)
+    old = proto.ROSTER.unpack(proto.ROSTER.pack(session=7, members=world.session(ANN).roster())).members
+    world.run(BOB, 5001)
+    world.run(EVE, 5002)
+    world.took(EVE, Tell)
+    world.machines[EVE].rostered(ANN, 7, old)
+    world.settle()
+    assert world.statuses(EVE)["bob"] == RUNNING and world.session(EVE).members[BOB].port == 5001 and not world.took(EVE, Tell)
+
+
+def meet(world, one, other):
+    """The link between two nodes is there again."""
+    world.lost = []
+    world.machines[one].met(other)
+    world.machines[other].met(one)
+    world.settle()
+
+
+def test_what_was_lost_with_a_link_is_repeated_when_it_is_there_again(world):
+    world.host(BOB)
+    world.run(ANN, 5000)
+    world.lost = [(BOB, ANN)]
+    world.run(BOB, 5001)
+    assert world.statuses(ANN)["bob"] == ASKED
+    meet(world, ANN, BOB)
+    assert world.statuses(ANN)["bob"] == RUNNING and world.session(ANN).members[BOB].port == 5001
+    world.lost = [(BOB, ANN), (ANN, BOB)]
+    world.do(BOB, "finished", 4)
+    meet(world, ANN, BOB)
+    assert (world.statuses(ANN)["bob"], world.session(ANN).members[BOB].exit) == (EXITED, 4)
+
+
+def test_a_lost_no_and_a_lost_end_arrive_with_the_next_link(world):
+    world.host(BOB, EVE)
+    world.run(ANN, 5000)
+    world.run(EVE, 5002)
+    world.lost = [(BOB, ANN), (ANN, EVE)]
+    world.do(BOB, "decided", False)
+    world.do(ANN, "close")
+    assert not world.took(EVE, Kill)
+    meet(world, ANN, EVE)
+    assert world.took(EVE, Kill) == 1 and world.took(EVE, Start) == 1
+    world = World(ANN, BOB)
+    world.host(BOB)
+    world.lost = [(BOB, ANN)]
+    world.do(BOB, "decided", False)
+    meet(world, ANN, BOB)
+    assert world.statuses(ANN)["bob"] == DENIED
+
+
+def test_meeting_again_when_nothing_was_lost_changes_nothing(world):
+    world.host(BOB, EVE)
+    world.run(ANN, 5000)
+    world.run(BOB, 5001)
+    before = {node: world.statuses(node) for node in (ANN, BOB, EVE)}
+    for node in (ANN, BOB, EVE):
+        world.noted[node].clear()
+    for one, other in ((ANN, BOB), (ANN, EVE), (BOB, EVE)) * 3:
+        meet(world, one, other)
+    assert {node: world.statuses(node) for node in (ANN, BOB, EVE)} == before and not any(world.noted.values())
+
+
+@pytest.mark.parametrize("token", [b"", b"t" * 31])
+def test_an_invitation_without_a_secret_is_the_peers_fault(world, token):
+    invite = invitation(ANN)
+    invite.token = token
+    with pytest.raises(PeerError):
+        world.machines[BOB].invited(ANN, invite, 0.0)
+
+
+def test_whatever_comes_in_whatever_order_nobody_goes_back_and_the_machine_stays_bounded():
+    """Random conversations with loss, repetition and forgery; the rules hold after each step."""
+    rank = {ASKED: 0, ALLOWED: 1, RUNNING: 2}
+    for seed in range(60):
+        dice = random.Random(seed)
+        world = World(ANN, BOB, EVE)
+        world.host(BOB, EVE)
+        best = {}
+        for _ in range(60):
+            node, other = dice.choice([ANN, BOB, EVE]), dice.choice([ANN, BOB, EVE, MALLORY])
+            machine, session = world.machines[node], world.session(node)
+            world.lost = [pair for pair in ((ANN, BOB), (BOB, ANN), (EVE, ANN), (BOB, EVE)) if dice.random() < 0.2]
+            forged = [proto.Member.unpack_all(proto.Member.pack(dict(row, status=dice.randrange(9), port=dice.randrange(9))))
+                      for row in session.roster()]
+            dice.choice([
+                lambda: machine.decided(session, dice.random() < 0.7), lambda: machine.fetched(session, dice.choice(["", "", "full"])),
+                lambda: machine.listening(session, 5000), lambda: machine.finished(session, dice.randrange(3)),
+                lambda: machine.ready(other, 7, 9), lambda: machine.exited(other, 7, 1), lambda: machine.rostered(other, 7, forged),
+                lambda: machine.answered(other, 7, dice.randrange(9), ""), lambda: machine.met(other), lambda: machine.end(other, 7),
+                lambda: machine.node_gone(other) if other != node else None, lambda: world.at(world.now + dice.random() * 20)])()
+            world.settle()
+            for owner in world.machines:
+                for member in world.session(owner).members.values():
+                    now = (rank.get(member.status, 3), member.status)
+                    was = best.get((owner, member.id), (0, ASKED))
+                    assert now[0] > was[0] or now == was, (seed, NAMES[owner], NAMES[member.id], was, now)
+                    best[owner, member.id] = now
+        for node in world.machines:
+            starts = [effect for effect in world.noted[node] if isinstance(effect, Start)]
+            assert len([effect for effect in world.noted[node] if isinstance(effect, Over)]) <= 1 and len(starts) <= 1
