@@ -185,7 +185,7 @@ def test_sigint_gives_a_waiting_verb_up_with_130_at_once(ann):
     began = time.monotonic()
     waiting.send_signal(signal.SIGINT)
     assert ended(waiting) == 130 and waiting.stderr.read() == ""
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3.0
 
 
 def test_sigint_works_while_nobody_reads_the_output(ann):
@@ -232,7 +232,7 @@ def test_up_ends_cleanly_on_a_signal(nodes, number):
 def test_down_returns_when_the_root_has_ended(nodes):
     root = nodes.up("ann")
     assert nodes.json("ann", "down") == {}
-    assert root.wait(0.5) == 0
+    assert root.wait(5.0) == 0
     again = nodes.up("ann")
     assert nodes.run("ann", "down", "-q").stdout == "" and ended(again) == 0
 
