@@ -1,6 +1,7 @@
 """A chat: what you type, everybody reads. `run chat NODE...` starts it; Ctrl-D leaves.
 
-It is also the shortest complete application: messages are a class, everything that happens is an event.
+It is also the shortest complete application: what is said is a class, everything that happens is an event,
+and the loop ends when the session does.
 """
 
 import p2p
