@@ -22,13 +22,14 @@ from .owner import Caller
 from .terminal.passthrough import Passthrough
 from .text import clean, plural
 from .verbs.command import tell
-from .verbs.declare import AFTER, MANY, read
+from .verbs.completing import candidates
+from .verbs.declare import read
 from .verbs.lines import split
-from .verbs.options import COMMON, GLOBAL
+from .verbs.options import GLOBAL
 from .verbs.runner import asks_for_json, run
 from .verbs.table import VERBS
 
-LEAVE = ("exit",)
+LEAVE = ("exit", "quit")
 EXPLAIN_AFTER = 0.5        # s that `exit` waits in silence for what runs
 MAX_WAITING = 100          # lines typed or pasted ahead
 REFRESH_AFTER = 0.5        # s between two askings for the names that completion offers
@@ -296,58 +297,20 @@ class Shell(cmd.Cmd):
     async def _learn_names(self):
         for kind, (verb, key) in SOURCES.items():
             self._names[kind] = sorted({str(row[key]) for row in await self._ask(verb)})
+        self._names["target"] = self._names["node"] + ["all"]
         self._asked_at = self.loop.now()
         self._refresh_timer = None
 
     def candidates(self, line, cursor):
         """The words that could stand in place of the one before the cursor."""
         self._refresh()
-        before = line[:cursor]
-        start = before.rfind(" ") + 1
-        text, words = before[start:], before[:start].split()
-        if not words:
-            return self.completenames(text)
-        return self.completedefault(text, before, start, cursor)
+        return candidates(line[:cursor], VERBS, self._names) + [
+            word for word in LEAVE if " " not in line[:cursor] and word.startswith(line[:cursor])]
 
     def completenames(self, text, *_ignored):
-        """Verbs, and the ways out."""
-        names = sorted({name.split()[0] for name in VERBS} | {"exit", "quit"})
-        return [name for name in names if name.startswith(text)]
+        """As cmd asks for verbs."""
+        return candidates(text, VERBS, self._names)
 
-    def completedefault(self, text, line, begidx, _endidx):
-        """Options and arguments by the verb's declaration."""
-        words = line[:begidx].split()
-        verb = VERBS.get(" ".join(words[:2])) or VERBS.get(words[0])
-        if verb is None or "--" in words:
-            return []
-        if text.startswith("-"):
-            options = [option.name for option in (*verb.options, *COMMON) if option.name.startswith("--")]
-            return [name for name in options if name.startswith(text)]
-        return [word for word in self._fitting(verb, words[len(verb.name.split()):]) if word.startswith(text)]
-
-    def _fitting(self, verb, words):
-        """What may stand behind these words: an option's value, or the next argument."""
-        options = {option.name: option for option in verb.options}
-        place = 0
-        value_of = None
-        for word in words:
-            if value_of is not None:
-                value_of = None
-            elif word.startswith("-"):
-                option = options.get(word)
-                value_of = option if option is not None and option.value else None
-            else:
-                place += 1
-        if value_of is not None:
-            return self._known(value_of.completes)
-        wanted = [argument for argument in verb.arguments if argument.count != AFTER]
-        if not wanted or place >= len(wanted) and wanted[-1].count != MANY:
-            return []
-        argument = wanted[min(place, len(wanted) - 1)]
-        follows = [name.split()[1] for name in VERBS if name.startswith(verb.name + " ")] if not place else []
-        return follows + self._known(argument.completes)
-
-    def _known(self, kind):
-        if kind == "verb":
-            return sorted(VERBS)
-        return self._names.get(kind, [])
+    def completedefault(self, _text, line, _begidx, endidx):
+        """As cmd asks for what follows a verb."""
+        return candidates(line[:endidx], VERBS, self._names)

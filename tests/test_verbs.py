@@ -7,6 +7,7 @@ import pytest
 from p2p.errors import UsageError, UserError
 from p2p.verbs import help as help_pages
 from p2p.verbs.command import progress_line
+from p2p.verbs.completing import candidates
 from p2p.verbs.declare import (AFTER, MANY, MOST_BYTES, MOST_WORDS, OPTIONAL, TEXT, Argument, Option, Verb, bind, check_size,
                                number, port, ports, rate, read, seconds)
 from p2p.verbs.lines import split
@@ -170,6 +171,21 @@ def test_help_names_every_verb_and_every_option_and_fits_a_terminal():
     with pytest.raises(UserError) as caught:
         help_pages.page("nods", VERBS)
     assert "nodes" in str(caught.value)
+
+
+NAMES = {"node": ["ann", "bob"], "target": ["all", "ann"], "app": ["chat", "cards"], "job": ["1", "2"], "request": ["3"]}
+
+
+@pytest.mark.parametrize("before, words", [
+    ("no", ["nodes"]), ("", None), ("ping ", ["ann", "bob"]), ("ping a", ["ann"]), ("ping ann ", []), ("ping -c 3 b", ["bob"]),
+    ("ping -c ", []), ("run ", ["chat", "cards"]), ("run ca", ["cards"]), ("run chat ann b", ["bob"]), ("run chat -- a", []),
+    ("run chat --w", ["--wait"]), ("sync chat --from ", ["ann", "bob"]), ("sync chat c", ["chat", "cards"]), ("say a", ["all", "ann"]),
+    ("say ann a", []), ("attach ", ["1", "2"]), ("allow ", ["3"]), ("rules ", ["drop"]), ("rules drop ", []), ("help pin", ["ping"]),
+    ("nodes --j", ["--json"]), ("nonsense a", []), ("share ", []),
+])
+def test_completion_offers_what_the_declaration_has_at_that_place(before, words):
+    found = candidates(before, VERBS, NAMES)
+    assert found == words if words is not None else {"nodes", "run", "rules"} <= set(found) and "rules drop" not in found
 
 
 def test_progress_says_how_far_how_fast_and_how_long_still():

@@ -204,7 +204,7 @@ VERBS = (
     Verb("ping", "round trips to a node", ping, (NODE,), (Option("-c", "N", f"how many, {PINGS} unless said", number, PINGS),),
          example="ping bob -c 10"),
     Verb("say", "a line on the screens of a node, or of all", say,
-         (Argument("NODE|all", completes="node", field="node"), Argument("TEXT", TEXT)), example="say bob the printer is on fire"),
+         (Argument("NODE|all", completes="target", field="node"), Argument("TEXT", TEXT)), example="say bob the printer is on fire"),
     Verb("connect", "dials a node where broadcast does not reach; the rest is learned from it", connect,
          (Argument("HOST[:PORT]", kind=parse_address, field="host"),), example="connect 192.168.1.20"),
     Verb("networks", "the networks this node is in", networks),
