@@ -24,7 +24,8 @@ IDLE = 30.0         # s over which an idle node's CPU time is taken
 
 def spread(values):
     """median, min and max, rounded."""
-    return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3), "rounds": len(values)}
+    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return dict({name: round(value, 3) for name, value in figures.items()}, rounds=len(values))
 
 
 def poll(condition, timeout=20.0):

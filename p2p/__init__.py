@@ -11,7 +11,7 @@ _HOMES = {
     "Message": "message", "Join": "message", "Leave": "message", "Line": "message", "Eof": "message",
     "Gone": "message", "Timeout": "message",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", "App", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "Timeout", "attach"]
 
 
 def __getattr__(name):

@@ -13,7 +13,7 @@ import hmac
 import sys
 from collections import deque
 
-from . import limits, proto
+from . import proto
 from .client import Client
 from .codec import frame
 from .connection import Dispatch

@@ -21,6 +21,7 @@ from .trust.ecc import node_id_text
 
 RULES = "rules.json"
 WORDS = proto.STATUS
+TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
 
 
 class Launcher:
@@ -129,8 +130,8 @@ class Launcher:
     def allow(self, number, always=False, any_args=False):
         """This user's yes; the Request. Raises UserError."""
         request = self.consent.allow(number, always, any_args)
-        self._node.log.write("allow", f"[{number}] {request.app} {request.version.hex()[:12]} from {request.name} {node_id_text(request.node)}"
-                                      f"{', always' if always else ''}{', any arguments' if any_args else ''}")
+        how = f"{', always' if always else ''}{', any arguments' if any_args else ''}"
+        self._node.log.write("allow", f"[{number}] {_wanted(request)}{how}")
         self.sessions.decided(request.subject, True)
         self.act()
         return request
@@ -138,7 +139,7 @@ class Launcher:
     def deny(self, number, never=False):
         """This user's no; the Request. Raises UserError."""
         request = self.consent.deny(number, never)
-        self._node.log.write("deny", f"[{number}] {request.app} {request.version.hex()[:12]} from {request.name}{', never' if never else ''}")
+        self._node.log.write("deny", f"[{number}] {_wanted(request)}{', never' if never else ''}")
         self.sessions.decided(request.subject, False)
         self.act()
         return request
@@ -216,8 +217,8 @@ class Launcher:
             self._node.log.write("failed", f"{session.app}: {error}")
             self.sessions.finished(session, 127)
             return
-        self._node.log.write("start", f"job {session.job.number}: {session.app} {session.version.hex()[:12]} of {self._node.label(session.host)}"
-                                      f", pid {session.job.pid}")
+        self._node.log.write("start", f"job {session.job.number}: {session.app} {session.version.hex()[:12]} of "
+                                      f"{self._node.label(session.host)}, pid {session.job.pid}")
         self._node.notice(f"* job {session.job.number}: {session.app} runs here; `attach {session.job.number}` enters it")
 
     def _bootstrap(self, session, folder, data):
@@ -259,8 +260,9 @@ class Launcher:
 
     def _changed(self, effect):
         session, member = effect.session, effect.member
-        if member.id != self._me and session.host == self._me and WORDS[member.status] in ("allowed", "denied", "expired", "unreachable", "failed"):
-            self._node.notice(f"* {self._node.label(member.id)}: {session.app} {WORDS[member.status]}")
+        status = WORDS[member.status]
+        if member.id != self._me and session.host == self._me and status in TOLD:
+            self._node.notice(f"* {self._node.label(member.id)}: {session.app} {status}")
 
     # -- jobs and their instances
 
@@ -394,6 +396,11 @@ class Launcher:
         jobs = [JobRow(job.number, job.session.number, job.session.app, job.session.version, job.state, job.pid, job.port,
                        job.exit or 0, job.started_wall, job.ended_wall) for job in self.jobs]
         return tuple(reversed(sessions)), tuple(reversed(jobs))
+
+
+def _wanted(request):
+    """For the log: what was wanted, and by whom."""
+    return f"{request.app} {request.version.hex()[:12]} from {request.name} {node_id_text(request.node)}"
 
 
 def _check_arguments(arguments):

@@ -172,7 +172,7 @@ class Message:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in self._fields)
 
-    __hash__ = None  # type: ignore[assignment]      # fields can be changed
+    __hash__ = None      # fields can be changed
 
 
 def encode(message: Message) -> bytes:

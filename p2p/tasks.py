@@ -123,7 +123,7 @@ async def within(loop, future, seconds, message="no answer in time"):
 
 async def gather(futures):
     """Wait for all of them; a list of (value, error) pairs in the given order."""
-    outcome = []
+    outcome: list = []
     for future in list(futures):
         try:
             outcome.append((await future, None))

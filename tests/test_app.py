@@ -324,7 +324,8 @@ def test_a_stranger_and_a_wrong_token_are_refused_at_the_instances_port(room):
         dispatch = Dispatch()
 
         def greeting(self, connection):
-            return {"role": proto.INSTANCE, "name": "x", "version": "", "nonce": 1, "port": 0, "abilities": 0, "networks": [], "addresses": [],
+            return {"role": proto.INSTANCE, "name": "x", "version": "", "nonce": 1, "port": 0, "abilities": 0, "networks": [],
+                    "addresses": [],
                     "view": 0, "session": next(iter(ann.launcher.jobs)).session.number, "token": b"guess"}
 
         def connection_ready(self, connection):
