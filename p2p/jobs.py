@@ -93,7 +93,10 @@ class Jobs:
         """Run an application in `folder`, its data folder. `bootstrap` is what it is told. Raises UserError."""
         self._make_room()
         job = Job(self._next, session, self._loop.wall())
-        reading, writing = os.pipe()
+        try:
+            reading, writing = os.pipe()
+        except OSError as error:
+            raise UserError(f"no pipe for a job ({error.strerror}): end other jobs first", code="spawn")
         try:
             argv = [sys.executable, "-I", "-B", self._entry, "--instance", system.descriptor_word(reading)]
             job.process = self._loop.spawn(

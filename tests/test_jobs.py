@@ -2,14 +2,18 @@
 
 import os
 import signal
+import subprocess
 import sys
 import types
 
 import pytest
 
 from p2p import limits, system
+from p2p.errors import UserError
 from p2p.jobs import EXITED, Jobs, environment
 from tests.bench import Bench
+from tests.nodes import PROGRAM
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(system.WINDOWS, reason="terminals of POSIX")
 
@@ -20,6 +24,16 @@ with os.fdopen(int(sys.argv[2]), "rb") as pipe:
     told = json.loads(pipe.read())
 exec(told["code"])
 """
+
+
+def is_gone(pid):
+    """Has this process ended? A zombie that nobody has reaped yet has."""
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as stat:
+            return ") Z " in stat.read()
+    except OSError:
+        return True
 
 
 class Bed(Bench):
@@ -98,13 +112,6 @@ def test_stop_ends_all_jobs_with_their_children(bed):
     bed.until(lambda: task.done)
     assert [job.state for job in jobs] == [EXITED] * 3
 
-    def is_gone(pid):
-        try:
-            os.kill(pid, 0)
-            with open(f"/proc/{pid}/stat") as stat:
-                return ") Z " in stat.read()
-        except OSError:
-            return True
     bed.until(lambda: all(is_gone(int(job.output().split()[0])) for job in jobs))
 
 
@@ -140,3 +147,71 @@ def test_ended_jobs_are_kept_up_to_a_bound_and_running_ones_are_bounded(bed, mon
 def test_what_a_child_finds_in_its_environment():
     kept = environment({"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET": "x", "TERM": "dumb", "P2PFRAME_HOME": "/h", "SSH_AUTH_SOCK": "/s"})
     assert kept == {"PATH": "/bin", "LC_ALL": "C", "TERM": "xterm-256color"}
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors in /proc")
+def test_a_job_that_cannot_be_started_is_refused_in_one_line_and_costs_nothing(bed):
+    bed.run("pass")                              # what is made once is there
+    before = open_files()
+    for _ in range(3):
+        with pytest.raises(UserError):
+            bed.jobs.start(types.SimpleNamespace(app="test"), {}, str(bed.folder / "absent"))
+    assert open_files() == before and len(list(bed.jobs)) == 1 and bed.run("pass").number == 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts descriptors in /proc")
+def test_where_no_descriptor_is_left_the_person_is_told_and_the_root_goes_on(bed):
+    import resource
+    bed.run("pass")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    holes = [os.open(os.devnull, os.O_RDONLY)]
+    while holes[-1] < max(map(int, os.listdir("/proc/self/fd"))) - 1:
+        holes.append(os.open(os.devnull, os.O_RDONLY))
+    said = []
+    for room in range(40):
+        top = max(map(int, os.listdir("/proc/self/fd")))       # that of the listing itself
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + room, hard))
+        try:
+            job = bed.start("pass")
+            break
+        except UserError as error:
+            said.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for fd in holes:
+        os.close(fd)
+    bed.until(lambda: job.state == EXITED)
+    assert len(said) > 3 and not any("\n" in line for line in said)
+
+
+ROOT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from types import SimpleNamespace
+from p2p.jobs import Jobs
+from p2p.loop import Loop
+loop = Loop()
+jobs = Jobs(loop, sys.argv[1] + "/p2pframe.py", lambda job: None)
+told = {"folder": sys.argv[2], "app": "test", "args": [], "framework": sys.argv[1]}
+job = jobs.start(SimpleNamespace(app="test"), told, sys.argv[2])
+job.watchers.append(lambda data: print(data.decode(), end="", flush=True))
+loop.run()
+"""
+
+
+def test_a_killed_root_takes_its_jobs_and_their_children_along(tmp_path):
+    (tmp_path / "main.py").write_text("import subprocess, time\nchild = subprocess.Popen(['sleep', '100'])\n"
+                                      "import os\nprint(os.getpid(), child.pid, flush=True)\ntime.sleep(100)")
+    root = subprocess.Popen([sys.executable, "-c", ROOT, str(PROGRAM.parent), str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8")
+    try:
+        pids = [int(word) for word in root.stdout.readline().split()]
+        assert len(pids) == 2 and not any(map(is_gone, pids))
+    finally:
+        root.kill()
+        root.wait()
+        root.stdout.close()
+    wait_until(lambda: all(map(is_gone, pids)), 5.0, "the job and its child to end")
