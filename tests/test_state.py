@@ -114,7 +114,7 @@ number, ends = 1, time.monotonic() + float(sys.argv[1])
 while time.monotonic() < ends:
     number += 1
     writer.publish(snapshot(number, number % 40))
-print(number)
+print(number, flush=True)
 sys.stdin.read()
 writer.close()
 """
