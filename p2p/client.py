@@ -32,7 +32,11 @@ class Attempt:
         self._loop.call_soon(self._next)
 
     def _next(self):
-        if self._done is None or not self._left:
+        if self._done is None:
+            return
+        if not self._left:
+            if not self._open:
+                self._finish(None, self._error)
             return
         host, port = self._left.pop(0)
         try:

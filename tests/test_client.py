@@ -1,0 +1,138 @@
+"""p2pclient: the first address that answers, the right node or none, and a backoff that grows. Real sockets, real TLS."""
+
+import socket
+
+import pytest
+
+from p2p import limits
+from p2p.errors import PeerError
+from tests.ends import Bed, ping
+
+
+@pytest.fixture
+def bed(tmp_path):
+    bed = Bed(tmp_path)
+    yield bed
+    bed.loop.close()
+
+
+def closed_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def failure(bed, future):
+    bed.until(lambda: future.done)
+    return future.error
+
+
+def test_a_refused_address_costs_no_time_and_the_next_is_tried(bed):
+    ann, bob = bed.end("ann"), bed.end("bob")
+    server = ann.server()
+    began = bed.loop.now()
+    addresses = [("127.0.0.1", closed_port()), ("127.0.0.1", closed_port()), ("127.0.0.1", server.port)]
+    ping(bed, bed.wait(bob.client().dial(addresses, bob.tag, ann.identity.node_id)))
+    assert bed.loop.now() - began < 2.0
+    server.close()
+
+
+def test_an_address_that_does_not_answer_holds_the_next_up_for_a_moment_only(bed):
+    ann, bob = bed.end("ann"), bed.end("bob")
+    server = ann.server()
+    with socket.socket() as deaf:            # accepts TCP by its backlog and never says a word
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(5)
+        began = bed.loop.now()
+        addresses = [("127.0.0.1", deaf.getsockname()[1]), ("127.0.0.1", server.port)]
+        ping(bed, bed.wait(bob.client().dial(addresses, bob.tag)))
+        assert bed.loop.now() - began < limits.DIAL_TIMEOUT
+    server.close()
+
+
+def test_why_a_dial_failed_is_told_by_its_kind(bed, monkeypatch):
+    monkeypatch.setattr(limits, "DIAL_TIMEOUT", 0.3)
+    bob = bed.end("bob")
+    client = bob.client()
+    assert failure(bed, client.dial([("127.0.0.1", closed_port())], bob.tag)).kind == "refused"
+    assert failure(bed, client.dial([], bob.tag)).kind == "unreachable"
+    assert failure(bed, client.dial([("not an address", 1)], bob.tag)).kind == "unreachable"
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(5)
+        assert failure(bed, client.dial([("127.0.0.1", deaf.getsockname()[1])], bob.tag)).kind == "timeout"
+
+
+def test_another_node_at_the_address_is_not_taken_for_the_one_dialled(bed):
+    ann, bob = bed.end("ann"), bed.end("bob")
+    server = ann.server()
+    error = failure(bed, bob.client().dial([("127.0.0.1", server.port)], bob.tag, b"x" * 32))
+    assert isinstance(error, PeerError) and error.reason == "identity" and not bob.ready
+    server.close()
+
+
+def test_a_kept_peer_is_dialled_ever_more_rarely_and_at_once_when_it_is_asked_for_again(bed, monkeypatch):
+    monkeypatch.setattr(limits, "REDIAL_FIRST", 0.02)
+    monkeypatch.setattr(limits, "REDIAL_LAST", 0.2)
+    bob = bed.end("bob")
+    client = bob.client()
+    client.keep(b"x" * 32, [("127.0.0.1", closed_port())], bob.tag)
+    bed.until(lambda: len(bob.failures) >= 8)
+    times = [at for at, _ in bob.failures]
+    pauses = [later - earlier for earlier, later in zip(times, times[1:])]
+    assert all(error.kind == "refused" for _, error in bob.failures)
+    assert min(pauses[-3:]) > max(pauses[0], 0.09) and pauses[0] < 0.2
+    known = len(bob.failures)
+    began = bed.loop.now()
+    client.keep(b"x" * 32, [("127.0.0.1", closed_port())], bob.tag)
+    bed.until(lambda: len(bob.failures) > known)
+    assert bed.loop.now() - began < 0.09
+    client.release(b"x" * 32)
+    known = len(bob.failures)
+    bed.idle(0.3)
+    assert len(bob.failures) == known
+    client.close()
+
+
+def test_the_longest_pause_is_bounded_and_jittered(bed):
+    client = bed.end("bob").client()
+    pauses = [client._pause(50) for _ in range(200)]
+    assert max(pauses) <= limits.REDIAL_LAST * 1.5 and min(pauses) >= limits.REDIAL_LAST * 0.5
+    assert max(pauses) - min(pauses) > limits.REDIAL_LAST * 0.5
+    assert client._pause(1) <= limits.REDIAL_FIRST * 1.5
+
+
+def test_a_kept_peer_is_found_when_it_comes_and_again_when_it_comes_back(bed, monkeypatch):
+    monkeypatch.setattr(limits, "REDIAL_LAST", 0.1)
+    ann, bob = bed.end("ann"), bed.end("bob")
+    port = closed_port()
+    client = bob.client()
+    client.keep(ann.identity.node_id, [("127.0.0.1", port)], bob.tag)
+    for meeting in range(1, 4):
+        bed.until(lambda: bob.failures)
+        server = ann.server(port)
+        bed.until(lambda: len(bob.ready) == meeting)
+        client.connected(ann.identity.node_id)
+        bob.failures.clear()
+        server.close()
+        bob.ready[-1].abort()
+        client.lost(ann.identity.node_id)
+    client.close()
+
+
+def test_a_cancelled_dial_leaves_no_descriptor_behind(bed):
+    import os
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("descriptors are counted in /proc")
+    bob = bed.end("bob")
+    client = bob.client()
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(50)
+        for _ in range(20):
+            client.dial([("127.0.0.1", deaf.getsockname()[1])], bob.tag)
+        bed.idle(0.05)
+        client.close()
+        bed.idle(0.05)
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
