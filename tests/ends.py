@@ -41,7 +41,9 @@ class End:
         return Server(self._bed.loop, self.networks, self, port)
 
     def client(self):
-        return Client(self._bed.loop, self.networks, self, on_failure=lambda node_id, error: self.failures.append((self._bed.loop.now(), error)))
+        def note(node_id, error):
+            self.failures.append((self._bed.loop.now(), error))
+        return Client(self._bed.loop, self.networks, self, on_failure=note)
 
 
 class Bed(Bench):
