@@ -9,10 +9,11 @@ import os
 
 from . import limits, proto
 from .errors import P2PError, PeerError, UserError
+from .interfaces import is_nearby
 from .jobs import EXITED, RUNNING, Jobs
 from .layout import Job as JobRow
 from .layout import Session as SessionRow
-from .sessions import OPEN
+from .sessions import MAX_INVITED, OPEN
 from .sessions import Ask, Changed, Fetch, Kill, Over, Send, Session, Sessions, Start, Tell, Withdraw, exit_code
 from .sync.manifest import app_name_fault
 from .text import clean
@@ -21,6 +22,7 @@ from .trust.ecc import node_id_text
 
 RULES = "rules.json"
 WORDS = proto.STATUS
+TO_ATTACH = 2.0              # s that a program which has only started gets to attach, hear of the end and exit by itself
 TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
 
 
@@ -58,6 +60,8 @@ class Launcher:
     async def run(self, app, nodes, arguments) -> Session:
         """Start an application here and ask these nodes (IDs) to take part. Raises UserError."""
         _check_arguments(arguments)
+        if len(nodes) > MAX_INVITED:
+            raise UserError(f"a session has room for {MAX_INVITED} other nodes, {len(nodes)} were named: name fewer", code="too-many")
         offer = await self._node.offers.offered(app)
         for node_id in nodes:
             if self._node.link(node_id) is None:
@@ -82,7 +86,7 @@ class Launcher:
 
     def _nobody_came(self, session):
         others = [member for member in session.members.values() if member.id != self._me]
-        return others and all(WORDS[member.status] in ("denied", "expired") for member in others)
+        return others and all(WORDS[member.status] in ("denied", "expired", "failed") for member in others)
 
     # -- being asked
 
@@ -146,9 +150,12 @@ class Launcher:
 
     def _answered(self, connection, said):
         session = self.sessions.get(said.session)
-        if session and session.host == self._me and said.text and said.status in (proto.DENIED, proto.BROKEN):
+        member = session.members.get(connection.peer_id) if session else None
+        before = member.status if member else None
+        self.sessions.answered(connection.peer_id, said.session, said.status)
+        if member and member.status != before and member.status in (proto.DENIED, proto.BROKEN) and said.text:
             self._node.notice(f"* {self._node.label(connection.peer_id)}: {clean(said.text, 200)}")
-        self._told(self.sessions.answered, connection, said.session, said.status, said.text)
+        self.act()
 
     # -- effects
 
@@ -222,12 +229,11 @@ class Launcher:
         self._node.notice(f"* job {session.job.number}: {session.app} runs here; `attach {session.job.number}` enters it")
 
     def _bootstrap(self, session, folder, data):
-        port = session.port if session.host == self._me or self._loop.free_port(session.port) else self._free_port()
         return {
             "state": self._node.publisher.name, "session": session.number, "token": session.token.hex(), "app": session.app,
             "version": session.version.hex(), "folder": folder, "data": data,
             "framework": os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "home": self._node.home,
-            "network": self._node.networks.tags[0].hex(), "port": port, "root_port": self._node.port, "me": self._me.hex(),
+            "network": self._node.networks.tags[0].hex(), "port": self._port_for(session), "root_port": self._node.port, "me": self._me.hex(),
             "host": session.host.hex(), "name": self._node.name, "args": session.arguments,
             "roster": [dict(row, id=row["id"].hex()) for row in self._roster(session)]}
 
@@ -241,7 +247,9 @@ class Launcher:
         for row in rows:
             member = self._node.neighbours.table.get(row["id"])
             place = self._node.address_of(member) if member else None
-            placed.append(dict(row, address=place[0] if place else row["address"]))
+            # On the host's word alone this node's programs must not dial into the world
+            said = row["address"] if place or is_nearby(row["address"], self._loop.interfaces()) else ""
+            placed.append(dict(row, address=place[0] if place else said))
         return placed
 
     def _tell(self, session):
@@ -253,10 +261,17 @@ class Launcher:
         """End this node's instance: it is asked to go by itself first."""
         connection = self._instances.get(session.job)
         if connection is not None:
-            connection.send(proto.END, session=session.number)
-            self._loop.call_later(limits.KILL_AFTER, self.jobs.finish_off, session.job)
+            self._say_end(connection, session)
         elif session.job is not None:
-            self.jobs.kill(session.job)
+            self._loop.call_later(TO_ATTACH, self._kill_unattached, session.job)
+
+    def _say_end(self, connection, session):
+        connection.send(proto.END, session=session.number)
+        self._loop.call_later(limits.KILL_AFTER, self.jobs.finish_off, session.job)
+
+    def _kill_unattached(self, job):
+        if job not in self._instances:
+            self.jobs.kill(job)
 
     def _changed(self, effect):
         session, member = effect.session, effect.member
@@ -273,6 +288,8 @@ class Launcher:
             raise PeerError("claims to be an instance of this node and has no session's token", "token")
         self._instances[session.job] = connection
         self._tell(session)
+        if session.is_ending:
+            self._say_end(connection, session)
 
     def lost(self, connection):
         """An instance's connection ended."""
@@ -285,7 +302,7 @@ class Launcher:
 
     def _on_listening(self, connection, told):
         job = self._job_of(connection)
-        if job is not None:
+        if job is not None and job.state != EXITED:      # a child of an ended program may still hold the connection
             job.port, job.state = told.port, RUNNING
             self.sessions.listening(job.session, told.port)
             self.act()
@@ -318,8 +335,13 @@ class Launcher:
         self.jobs.kill(job)
 
     def node_gone(self, node_id):
-        """A node is dead or has left."""
+        """A node is dead, has left, or was started anew and knows of nothing."""
         self.sessions.node_gone(node_id)
+        self.act()
+
+    def met(self, node_id):
+        """A link with a node is there, for the first time or again."""
+        self.sessions.met(node_id)
         self.act()
 
     async def stop(self):
@@ -329,6 +351,12 @@ class Launcher:
             self._timer.cancel()
 
     # -- ports
+
+    def _port_for(self, session):
+        """The host's number where it may be used here and is free, else one of this node's own."""
+        low, high = self._node.app_ports or (1, 65535)
+        fits = session.host == self._me or low <= session.port <= high and self._loop.free_port(session.port)
+        return session.port if fits else self._free_port()
 
     def _free_port(self):
         low, high = self._node.app_ports or (0, 0)

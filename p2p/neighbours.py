@@ -16,6 +16,7 @@ from .trust.ecc import node_id_text
 
 REMEMBERED = "nodes.json"
 MAX_REMEMBERED = 4 << 20       # bytes of that file
+MAX_NAME = 200                 # bytes of a name; cells do not bound them, and with some of its ID it must fit into a field of 255
 _KINDS_BY_STATE = {state: number for number, state in enumerate(membership.STATES)}
 
 
@@ -32,7 +33,7 @@ class Neighbours:
         self._told_view = None
         self._warned_clone = None
         self._timers = []
-        self.on_gone = []                 # callables(member): dead or departed
+        self.on_gone = []                 # callables(member): dead, departed, or started anew
         self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
         node.dispatch.request(proto.NODES, self._on_nodes)
         node.dispatch.notice(proto.VIEW, self._on_view)
@@ -56,7 +57,7 @@ class Neighbours:
     def heard(self, sender, network, beacon, host):
         """A beacon with a right MAC."""
         if is_nearby(host, self._loop.interfaces()):
-            self.table.heard(sender, clean(beacon.name), host, beacon.port, beacon.nonce, network.tag, self._loop.now())
+            self.table.heard(sender, node_name(beacon.name), host, beacon.port, beacon.nonce, network.tag, self._loop.now())
             self.act()
 
     def up(self, connection):
@@ -65,8 +66,10 @@ class Neighbours:
         host = connection.channel.address[0]
         port = connection.channel.address[1] if connection.channel.outgoing else hello.port
         member_id = connection.peer_id
+        known = self.table.get(member_id)
+        was_started_anew = known is not None and known.nonce not in (0, hello.nonce)
         self._node.client.connected(member_id)
-        self.table.linked(member_id, clean(hello.name), clean(hello.version), hello.nonce, host, port,
+        self.table.linked(member_id, node_name(hello.name), clean(hello.version), hello.nonce, host, port,
                           connection.channel.tag, self._loop.now())
         member = self.table.get(member_id)
         if member is None:
@@ -77,6 +80,8 @@ class Neighbours:
         if not member.first_seen_wall:
             member.first_seen_wall = self._loop.wall()
         self._views[member_id] = hello.view
+        if was_started_anew:                 # it may be back before anybody missed it
+            self._gone(member)
         self.act()
         self._save_later()
         self._loop.start(self._round_trip(connection))
@@ -134,8 +139,11 @@ class Neighbours:
         elif after in (membership.DEAD, membership.LEFT) and member.was_told:
             self._tell(member, "left" if after == membership.LEFT else "is gone: its computer or its network does not answer")
             member.was_told = False
-            for callback in self.on_gone:
-                callback(member)
+            self._gone(member)
+
+    def _gone(self, member):
+        for callback in self.on_gone:
+            callback(member)
 
     def _tell(self, member, what):
         label = self.label(member.id)
@@ -182,7 +190,7 @@ class Neighbours:
                 continue
             for host in row.addresses:
                 if is_nearby(host, interfaces):
-                    self.table.heard(row.id, clean(row.name), host, row.port, 0, connection.channel.tag, self._loop.now())
+                    self.table.heard(row.id, node_name(row.name), host, row.port, 0, connection.channel.tag, self._loop.now())
         self.act()
 
     async def _on_nodes(self, connection, _fields):
@@ -270,7 +278,7 @@ class Neighbours:
             rows = json.loads(self._node.disk.read_bytes(path, MAX_REMEMBERED).decode("utf-8"))
             for row in rows[:limits.MAX_MEMBERS - 1]:
                 addresses = [(str(host), int(port)) for host, port in row["addresses"]]
-                self.table.remembered(bytes.fromhex(row["id"]), clean(row["name"]), addresses, bytes.fromhex(row["network"]),
+                self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, bytes.fromhex(row["network"]),
                                       float(row["first_seen"]), self._loop.now())
         except (ValueError, KeyError, TypeError, AttributeError):
             self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
@@ -291,3 +299,8 @@ class Neighbours:
             self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
         except P2PError as error:
             self._node.log.write("disk", str(error))
+
+
+def node_name(foreign):
+    """A node's name as it is kept and passed on."""
+    return clean(foreign).encode("utf-8")[:MAX_NAME].decode("utf-8", "ignore")

@@ -19,7 +19,7 @@ from .errors import LinkDown, PeerError, UserError
 from .launching import Launcher
 from .links import Links
 from .log import Log
-from .neighbours import Neighbours
+from .neighbours import Neighbours, node_name
 from .offers import Offers
 from .owner import Owners
 from .publishing import Publisher
@@ -40,7 +40,7 @@ class Node:
     def __init__(self, loop, home, name=None, port=limits.PORT, app_ports=None, entry=None):
         self.loop = loop
         self.home = os.path.abspath(home)
-        self.name = clean(name or system.host_name()) or "node"
+        self.name = node_name(name or system.host_name()) or "node"
         self.version = __version__
         self.entry = entry
         self.app_ports = app_ports
@@ -193,6 +193,7 @@ class Node:
                 raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")
             if self.links.adopt(connection):
                 self.offers.greet(connection)
+                self.launcher.met(connection.peer_id)
             return
         if not connection.channel.is_loopback:
             self.neighbours.table.heard(self.identity.node_id, "", connection.channel.address[0], 0, connection.hello.nonce,

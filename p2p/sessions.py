@@ -20,6 +20,8 @@ from .errors import PeerError, UserError
 ASKED, ALLOWED, RUNNING, EXITED, DENIED, EXPIRED, UNREACHABLE, FAILED = range(8)
 OPEN = (ASKED, ALLOWED, RUNNING)
 TOKEN = 32               # bytes
+MAX_WORDS = 1000         # bytes of a reason in an ANSWER
+MAX_INVITED = 255        # with the host, what a roster holds
 
 # (status, what happened) -> status; what is not listed changes nothing, so late and repeated messages are harmless
 NEXT = {
@@ -136,8 +138,10 @@ class Sessions:
 
     def start(self, session, invited, now):
         """Host a session: `invited` are (node ID, name) pairs. The files must be here."""
+        if len(invited) > MAX_INVITED:
+            raise UserError(f"a session has room for {MAX_INVITED} other nodes, {len(invited)} were named: name fewer", code="too-many")
         self._make_room()
-        assert len(invited) < 256 and session.number not in self._sessions
+        assert session.number not in self._sessions
         self._sessions[session.number] = session
         session.add(self._me, self._name, ALLOWED)
         session.expires = now + limits.ASK_FOR + limits.ASK_GRACE
@@ -156,7 +160,7 @@ class Sessions:
         """An invitation could not be delivered."""
         self._step(session, node_id, "unreachable")
 
-    def answered(self, sender, number, status, text):
+    def answered(self, sender, number, status):
         """ANSWER of an invited node."""
         session = self._hosted(number, sender)
         event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}.get(status)
@@ -217,7 +221,8 @@ class Sessions:
 
     def _answer(self, session, status, text):
         event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}[status]
-        self._effects.append(Send(session.host, proto.ANSWER, {"session": session.number, "status": status, "text": text[:1000]}))
+        words = text.encode("utf-8", "replace")[:MAX_WORDS].decode("utf-8", "ignore")
+        self._effects.append(Send(session.host, proto.ANSWER, {"session": session.number, "status": status, "text": words}))
         self._step(session, self._me, event)
 
     # -- this node's instance
@@ -262,12 +267,19 @@ class Sessions:
             self._effects.append(Tell(session))
 
     def end(self, sender, number):
-        """END: the host's ends the session here; another's who takes part asks the host to end it for all."""
+        """END: the host's ends the session here; another's who takes part asks the host to end it for all.
+
+        Where the host is gone, there is nobody to ask, and a participant's word ends it.
+        """
         session = self._joined(number, sender)
         if session is None:
             return
-        if sender == session.host or session.host == self._me and session.members[sender].status in (ALLOWED, RUNNING):
+        may_ask = session.host == self._me or self._has_lost_its_host(session)
+        if sender == session.host or may_ask and session.members[sender].status in (ALLOWED, RUNNING):
             self.close(session)
+
+    def _has_lost_its_host(self, session):
+        return session.members[session.host].status == UNREACHABLE
 
     def close(self, session):
         """End it here, and as the host for everybody."""
@@ -287,6 +299,10 @@ class Sessions:
     def ask_for_end(self, session):
         """This node's instance wants the session to end."""
         if session.host == self._me:
+            self.close(session)
+        elif self._has_lost_its_host(session):
+            if not session.is_ending:
+                self._tell_others(session, proto.END)
             self.close(session)
         else:
             self._effects.append(Send(session.host, proto.END, {"session": session.number}))

@@ -16,11 +16,11 @@ NAMES = ("ann", "bob", "eve")
 class Room:
     """Some nodes that have met, and applications among them. Everybody allows everything: consent is tested elsewhere."""
 
-    def __init__(self, folder, count):
+    def __init__(self, folder, count, names=NAMES):
         self.loop = Loop()
         self.folder = folder
         port = free_port()
-        self.nodes = [Node(self.loop, str(folder / name), name, port, entry=str(PROGRAM)) for name in NAMES[:count]]
+        self.nodes = [Node(self.loop, str(folder / home), name, port, entry=str(PROGRAM)) for home, name in zip(NAMES[:count], names)]
         for node in self.nodes:
             self.do(node.start())
         self.until(lambda: all(node.neighbours.table.alive() == count for node in self.nodes))

@@ -46,7 +46,7 @@ class World:
         if effect.message is proto.INVITE:
             machine.invited(sender, fields, self.now)
         elif effect.message is proto.ANSWER:
-            machine.answered(sender, fields.session, fields.status, fields.text)
+            machine.answered(sender, fields.session, fields.status)
         elif effect.message is proto.READY:
             machine.ready(sender, fields.session, fields.port)
         elif effect.message is proto.FINISHED:
@@ -202,6 +202,35 @@ def test_the_hosts_end_ends_everybody_and_anothers_asks_the_host(world):
     assert world.took(EVE, Withdraw) == 1 and world.statuses(ANN)["eve"] in (ASKED, EXPIRED)
 
 
+def test_where_the_host_is_gone_a_participants_end_is_everybodys(world):
+    world.host(BOB, EVE)
+    for node, port in ((ANN, 5000), (BOB, 5001), (EVE, 5002)):
+        world.run(node, port)
+    world.machines[EVE].end(BOB, 7)
+    world.settle()
+    assert world.took(EVE, Kill) == 0             # while the host is there, it decides
+    for node in (BOB, EVE):
+        world.machines[node].node_gone(ANN)
+    world.do(BOB, "ask_for_end")
+    assert world.took(BOB, Kill) == world.took(EVE, Kill) == 1
+    world.do(EVE, "ask_for_end")
+    assert world.took(BOB, Kill) == world.took(EVE, Kill) == 0
+
+
+def test_a_reason_of_any_length_and_script_fits_into_an_answer(world):
+    world.host(BOB)
+    world.do(BOB, "decided", True)
+    world.do(BOB, "fetched", "\N{SNOWMAN}" * 1000)
+    assert world.statuses(ANN)["bob"] == FAILED
+
+
+def test_more_nodes_than_a_roster_holds_are_refused(world):
+    session = Session(7, "chat", b"v" * 32, ANN, "lan", [], ANN, b"t" * 32, 5000)
+    with pytest.raises(UserError, match="255"):
+        world.machines[ANN].start(session, [(number.to_bytes(32, "big"), "x") for number in range(256)], 0.0)
+    assert world.session(ANN) is None
+
+
 def test_a_node_speaks_for_itself_alone(world):
     """Forged, foreign and late messages change nothing."""
     world = World(ANN, BOB, EVE, MALLORY)
@@ -210,12 +239,12 @@ def test_a_node_speaks_for_itself_alone(world):
     world.run(BOB, 5001)
     before = world.statuses(ANN)
     ann = world.machines[ANN]
-    ann.answered(MALLORY, 7, ALLOWED, "")
+    ann.answered(MALLORY, 7, ALLOWED)
     ann.ready(MALLORY, 7, 1)
     ann.exited(MALLORY, 7, 0)
     ann.end(MALLORY, 7)
-    ann.answered(BOB, 7, DENIED, "too late")
-    ann.answered(BOB, 99, ALLOWED, "")
+    ann.answered(BOB, 7, DENIED)
+    ann.answered(BOB, 99, ALLOWED)
     row = proto.Member.unpack_all(proto.Member.pack({"id": ANN, "name": "x", "status": EXITED, "address": "", "port": 1}))
     ann.rostered(BOB, 7, [row])
     world.machines[BOB].rostered(EVE, 7, [row])
@@ -230,7 +259,7 @@ def test_repeated_messages_change_nothing(world):
     world.run(ANN, 5000)
     world.run(BOB, 5001)
     for _ in range(3):
-        world.machines[ANN].answered(BOB, 7, ALLOWED, "")
+        world.machines[ANN].answered(BOB, 7, ALLOWED)
         world.machines[ANN].ready(BOB, 7, 5001)
         world.settle()
     world.took(ANN, Changed)
@@ -421,7 +450,7 @@ def test_whatever_comes_in_whatever_order_nobody_goes_back_and_the_machine_stays
                 lambda: machine.decided(session, dice.random() < 0.7), lambda: machine.fetched(session, dice.choice(["", "", "full"])),
                 lambda: machine.listening(session, 5000), lambda: machine.finished(session, dice.randrange(3)),
                 lambda: machine.ready(other, 7, 9), lambda: machine.exited(other, 7, 1), lambda: machine.rostered(other, 7, forged),
-                lambda: machine.answered(other, 7, dice.randrange(9), ""), lambda: machine.met(other), lambda: machine.end(other, 7),
+                lambda: machine.answered(other, 7, dice.randrange(9)), lambda: machine.met(other), lambda: machine.end(other, 7),
                 lambda: machine.node_gone(other) if other != node else None, lambda: world.at(world.now + dice.random() * 20)])()
             world.settle()
             for owner in world.machines:

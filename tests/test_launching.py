@@ -1,0 +1,204 @@
+"""The launcher in real nodes on this computer: what links, peers and processes do to a session while it runs."""
+
+import os
+
+import pytest
+
+from p2p import proto
+from p2p.client import Client
+from p2p.connection import Dispatch
+from p2p.errors import LinkDown, UserError
+from p2p.sessions import EXITED, RUNNING, Participant
+from p2p.text import clean
+from tests.test_app import Room
+
+WAITS = "import p2p\nfor event in p2p.attach():\n    pass\n"
+NEVER_ATTACHES = "import time\ntime.sleep(600)\n"
+
+
+@pytest.fixture
+def room(request, tmp_path):
+    room = Room(tmp_path, getattr(request, "param", 2))
+    yield room
+    room.close()
+
+
+def status(node, session, other):
+    """How far `other` is, as `node` sees it."""
+    return proto.STATUS[node.launcher.sessions.get(session.number).members[other.identity.node_id].status]
+
+
+def cut(room, one, other):
+    """The wire between two nodes breaks; nobody says goodbye."""
+    for near, far in ((one, other), (other, one)):
+        link = near.link(far.identity.node_id)
+        if link is not None:
+            link.channel.abort()
+            link.channel_lost(LinkDown("the wire broke", "reset"))
+
+
+def running(room, session):
+    """Wait until all instances run, as the host sees it."""
+    room.until(lambda: all(member.status == RUNNING for member in session.members.values()), what="all to run")
+
+
+def forget(room):
+    """End all jobs, so that the next run begins with none."""
+    for node in room.nodes:
+        for job in node.launcher.jobs:
+            if job.state != "exited":
+                node.launcher.kill(job.number)
+    room.until(lambda: all(job.state == "exited" for node in room.nodes for job in node.launcher.jobs))
+
+
+def test_an_answer_that_a_broken_link_took_arrives_with_the_next_link(room):
+    ann, bob = room.nodes
+    running(room, room.start(WAITS))          # so that the files are at bob's
+    forget(room)
+    session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+    room.until(bob.launcher.request_rows)
+    cut(room, ann, bob)
+    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    room.until(lambda: cut(room, ann, bob) or [job.state for job in bob.launcher.jobs] == ["exited", "running"])
+    running(room, session)
+
+
+def test_a_node_that_was_killed_and_is_back_at_once_takes_part_in_nothing_any_more(room):
+    ann, bob = room.nodes
+    session = room.start(WAITS)
+    running(room, session)
+    bob.nonce += 1                            # what a root that was started anew says
+    bob.launcher.sessions._sessions.clear()
+    cut(room, ann, bob)
+    room.until(lambda: status(ann, session, bob) == "unreachable")
+    room.until(lambda: ann.find("bob").state == "alive")
+
+
+class Claimant:
+    """Another process of this user that shows a session's token to the root."""
+
+    def __init__(self, room, node, session):
+        self.dispatch = Dispatch()
+        self.lost = []
+        self.heard = []
+        self.dispatch.notice(proto.ROSTER, lambda connection, told: self.heard.append(told.members))
+        self.dispatch.notice(proto.END, lambda connection, told: self.heard.append("end"))
+        self.session = session
+        client = Client(room.loop, node.networks, self)
+        dialled = client.dial([("127.0.0.1", node.port)], node.networks.tags[0], node.identity.node_id)
+        room.until(lambda: dialled.done)
+        self.connection = dialled.result()
+
+    def greeting(self, connection):
+        return {"role": proto.INSTANCE, "name": "x", "version": "", "nonce": 1, "port": 0, "abilities": 0, "networks": [],
+                "addresses": [], "view": 0, "session": self.session.number, "token": self.session.token}
+
+    def connection_ready(self, connection):
+        connection.silence = None
+
+    def connection_lost(self, connection, error):
+        self.lost.append(error)
+
+
+def test_what_a_child_of_an_ended_program_still_says_does_not_bring_its_job_back(room):
+    ann = room.nodes[0]
+    session = room.start(NEVER_ATTACHES, others=False)
+    claimant = Claimant(room, ann, session)
+    room.until(lambda: claimant.heard)
+    ann.launcher.kill(1)
+    room.until(lambda: session.is_over)
+    claimant.connection.send(proto.LISTENING, port=4711)
+    answer = claimant.connection.request(proto.PING)
+    room.until(lambda: answer.done)
+    assert room.job(0).state == "exited" and session.members[ann.identity.node_id].status == EXITED
+
+
+def test_the_end_reaches_a_program_that_is_just_starting_and_it_exits_by_itself(room):
+    ann, bob = room.nodes
+    session = room.start("""
+import p2p, time
+if p2p.child.bootstrap["me"] != p2p.child.bootstrap["host"]:
+    time.sleep(0.7)
+app = p2p.attach(wait=0)
+for event in app:
+    pass
+""".replace("import p2p,", "import p2p, p2p.child,", 1))
+    assert bob.launcher.jobs.get(1).state == "starting"
+    ann.launcher.sessions.close(session)
+    ann.launcher.act()
+    assert room.wait(session) == 0, ann.launcher.run_row(session)
+
+
+def test_a_program_that_never_attaches_is_stopped_when_the_session_ends(room):
+    ann, bob = room.nodes
+    session = room.start(NEVER_ATTACHES)
+    ann.launcher.sessions.close(session)
+    ann.launcher.act()
+    assert room.wait(session) == 1
+
+
+def test_a_name_of_many_bytes_in_few_cells_keeps_nobody_from_running_or_listing_anything(tmp_path):
+    room = Room(tmp_path, 3, names=["ann", "bob", "\u0958" * 85])
+    try:
+        assert len(clean("\u0958" * 85).encode()) > 255
+        session = room.start(WAITS)
+        running(room, session)
+        ann, bob, eve = room.nodes
+        answer = room.do(ann.request(bob.identity.node_id, proto.NODES))
+        assert eve.identity.node_id in [row.id for row in answer.nodes]
+    finally:
+        room.close()
+
+
+def test_only_a_participant_that_has_not_answered_yet_can_put_its_words_on_the_hosts_screen(room):
+    ann, bob = room.nodes
+    session = room.start(WAITS)
+    running(room, session)
+    heard = []
+    ann.watchers.append(heard.append)
+    for _ in range(3):
+        bob.send(ann.identity.node_id, proto.ANSWER, session=session.number, status=proto.DENIED, text="buy now")
+    room.do(bob.request(ann.identity.node_id, proto.PING))
+    assert not [line for line in heard if "buy now" in line]
+
+
+def test_a_roster_does_not_make_this_nodes_programs_dial_into_the_world(room):
+    launcher = room.nodes[0].launcher
+    rows = [row(b"m" * 32, "8.8.8.8"), row(b"n" * 32, "10.1.2.3"), row(b"o" * 32, "example.com"), row(room.nodes[1].identity.node_id, "8.8.8.8")]
+    placed = [placed["address"] for placed in launcher._placed(rows)]
+    assert placed[:3] == ["", "10.1.2.3", ""] and placed[3] not in ("", "8.8.8.8")
+
+
+def row(node_id, address):
+    member = Participant(node_id, "x", RUNNING)
+    return {"id": member.id, "name": member.name, "status": member.status, "address": address, "port": 22, "exit": 0}
+
+
+def test_an_invited_node_stays_within_its_own_app_ports(room):
+    ann, bob = room.nodes
+    port = room.loop.free_port()
+    bob.app_ports = (port, port)
+    session = room.start(WAITS)
+    running(room, session)
+    assert session.members[bob.identity.node_id].port == port != session.members[ann.identity.node_id].port
+
+
+def test_more_nodes_than_fit_into_a_roster_are_refused_in_one_line(room):
+    ann = room.nodes[0]
+    with pytest.raises(UserError, match="255"):
+        room.do(ann.launcher.run("chat", [os.urandom(32) for _ in range(256)], []))
+
+
+def test_a_run_ends_when_everybody_else_has_failed(room):
+    ann, bob = room.nodes
+    room.start(WAITS, others=False)
+    forget(room)
+
+    async def fails(*what, **how):
+        raise UserError("\N{SNOWMAN}" * 1000)
+    bob.offers.bring = fails
+    session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+    room.until(bob.launcher.request_rows)
+    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    assert room.wait(session) == 1
+    assert status(ann, session, bob) == "failed"
