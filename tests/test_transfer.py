@@ -6,7 +6,7 @@ import pytest
 
 from p2p import proto
 from p2p.disk import Disk
-from p2p.errors import LinkDown, Refusal, UserError
+from p2p.errors import LinkDown, PeerError, Refusal, UserError
 from p2p.sync.store import Store
 from p2p.sync.transfer import BLOCK, Fetch, Progress, fetch_manifest
 from tests.bench import Bench
@@ -92,7 +92,8 @@ def test_a_holder_that_sends_wrong_bytes_is_left_out_and_the_others_finish(bed):
     assert sum(1 for holder, name in bed.asked if (holder, name) == (BAD, "BLOCK")) <= 8
 
 
-@pytest.mark.parametrize("error", [LinkDown("it died", "eof"), Refusal(proto.NOT_FOUND, "gone")])
+@pytest.mark.parametrize("error", [LinkDown("it died", "eof"), Refusal(proto.NOT_FOUND, "gone"),
+                                   PeerError("cut off in data", "malformed")])
 def test_what_a_dying_holder_had_in_hand_comes_from_another(bed, error):
     blocks = []
 
@@ -103,8 +104,8 @@ def test_what_a_dying_holder_had_in_hand_comes_from_another(bed, error):
                 raise error
         return answer
     bed.spoil[BAD] = die
-    bed.fetch(BAD, GOOD)
-    assert bed.is_whole()
+    progress = bed.fetch(BAD, GOOD)
+    assert bed.is_whole() and progress.fetched == progress.wanted
 
 
 def test_short_answers_are_lies_too(bed):
@@ -142,6 +143,14 @@ def test_a_wrong_manifest_is_not_believed(bed):
     bed.spoil[BAD] = other
     with pytest.raises(UserError, match="not the manifest"):
         bed.fetch(BAD)
+    bed.fetch(BAD, GOOD)
+    assert bed.is_whole()
+
+
+def test_an_answer_that_cannot_be_read_leaves_its_holder_out_for_the_manifest_too(bed):
+    async def garbage(message, fields, answer):
+        raise PeerError("cut off in manifest", "malformed")
+    bed.spoil[BAD] = garbage
     bed.fetch(BAD, GOOD)
     assert bed.is_whole()
 

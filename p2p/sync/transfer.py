@@ -15,10 +15,12 @@ from collections import deque
 from .. import proto
 from ..errors import LinkDown, PeerError, Refusal, UserError
 from ..tasks import Event
+from ..text import clean
 from .manifest import Manifest
 
 BLOCK = 1 << 18              # bytes asked for at once: at 100 Mbit/s one takes 21 ms, so chat beside it stays quick
 WORKERS = 4                  # files under way from one holder
+SHOWN = 200                  # cells of a holder's reason
 BLOCK_TIMEOUT = 30.0         # s for one block: slow links are slow, dead ones are told by their connection
 
 
@@ -39,8 +41,8 @@ async def fetch_manifest(request, version, holders):
     for holder in holders:
         try:
             data = (await request(holder, proto.MANIFEST, timeout=BLOCK_TIMEOUT, version=version)).manifest
-        except (LinkDown, Refusal) as error:
-            problem = str(error)
+        except (LinkDown, Refusal, PeerError) as error:
+            problem = clean(str(error), SHOWN)
             continue
         if hashlib.sha256(data).digest() != version:
             problem = "what came is not the manifest of this version"
@@ -98,7 +100,7 @@ class Fetch:
                 if not await self._file(holder, digest, size):
                     self._left_out.append(holder)
                     self._queue.append(item)
-            except (LinkDown, Refusal):
+            except (LinkDown, Refusal, PeerError):
                 self._left_out.append(holder)
                 self._queue.append(item)
             except UserError as error:
@@ -109,22 +111,26 @@ class Fetch:
                 self._moved.notify()
 
     async def _file(self, holder, digest, size):
+        """One file from one holder: is it here now, and right?"""
         offset = 0
-        while offset < size:
-            length = min(BLOCK, size - offset)
-            await self._pace(length)
-            data = (await self._request(holder, proto.BLOCK, timeout=BLOCK_TIMEOUT, digest=digest, offset=offset, length=length)).data
-            if len(data) != length:
-                return False
-            await self._loop.work(self._staging.write, digest, offset, data)
-            offset += length
-            self._progress.fetched += length
-        if holder not in self._progress.peers:
-            self._progress.peers.append(holder)
-        if await self._loop.work(self._staging.finish_file, digest):
-            return True
-        self._progress.fetched -= size           # wrong bytes: this holder is asked no more
-        return False
+        is_right = False
+        try:
+            while offset < size:
+                length = min(BLOCK, size - offset)
+                await self._pace(length)
+                data = (await self._request(holder, proto.BLOCK, timeout=BLOCK_TIMEOUT, digest=digest, offset=offset, length=length)).data
+                if len(data) != length:
+                    return False
+                await self._loop.work(self._staging.write, digest, offset, data)
+                offset += length
+                self._progress.fetched += length
+            if holder not in self._progress.peers:
+                self._progress.peers.append(holder)
+            is_right = await self._loop.work(self._staging.finish_file, digest)
+            return is_right
+        finally:
+            if not is_right:
+                self._progress.fetched -= offset       # it comes once more, from another holder
 
     async def _pace(self, length):
         if not self._limit:
