@@ -8,7 +8,10 @@ first, because in TLS 1.3 a client cannot tell from its handshake whether the se
 
 Backpressure: `write` always takes a frame (a handler cannot stop half-way), but tells by `has_room` that the
 producer should wait for `room()`. A peer that does not read while MAX_BUFFERED pile up stops being read itself
-if it asks for more; one that still does not read for FRAME_DEADLINE is dropped.
+if it asks for more; one that still does not read for FRAME_DEADLINE is dropped. Between programs that may be busy
+for as long as they like, `be_patient` lifts the deadlines.
+
+A write that fails says that the other end is gone, not that it said nothing before: what has arrived is read first.
 """
 
 from . import limits, proto
@@ -52,6 +55,10 @@ class Connection:
         self.hello = None                # the other's HELLO, once it came
         self.traffic = Traffic()
         self.silence = limits.SILENCE    # s after which a mute peer counts as lost; None: never
+        self._patience = limits.FRAME_DEADLINE     # s for one frame, and for a peer that does not read; None: any
+        self._deaf_at = limits.MAX_BUFFERED        # bytes queued from which on the peer is not read
+        self._is_deaf = self._is_paused = False
+        self._write_error = None         # the other end is gone; what it said before may still have to be read
         self.rtt_s = None
         self.opened_at = self.last_in = self.last_out = loop.now()
         self._decoder = Decoder()
@@ -84,6 +91,17 @@ class Connection:
     def is_open(self):
         """Can frames still be queued?"""
         return self._state in ("opening", "ready")
+
+    def be_patient(self):
+        """The other end is a program that may be busy for an hour. It may also be a producer that waits for this one:
+        were both deaf as soon as they have to wait, both would wait for ever."""
+        self.silence = self._patience = None
+        self._deaf_at = 2 * limits.MAX_BUFFERED
+
+    def pause(self, is_paused):
+        """Stop reading, or go on; frames that have been read already still come."""
+        self._is_paused = is_paused
+        self.channel.pause(is_paused or self._is_deaf)
 
     # -- opening
 
@@ -179,7 +197,7 @@ class Connection:
 
     def write(self, data):
         """Queue one frame; it leaves at the end of this turn with all the others."""
-        if not self.is_open:
+        if not self.is_open or self._write_error:
             return
         self._out.append(data)
         self._out_bytes += len(data)
@@ -248,8 +266,19 @@ class Connection:
             return
         try:
             self._write_out()
+        except LinkDown as error:
+            self._cannot_write(error)
         except P2PError as error:
             self._lost(error)
+
+    def _cannot_write(self, error):
+        if self._state != "ready":
+            self._lost(error)
+            return
+        self._write_error = error
+        self._out, self._sending, self._out_bytes, self._full_since = [], None, 0, None
+        self.channel.want_write(False)
+        self._made_room()
 
     def _write_out(self):
         channel = self.channel
@@ -292,12 +321,14 @@ class Connection:
         if self._out_bytes >= limits.MAX_BUFFERED:
             if self._full_since is None:
                 self._full_since = self.loop.now()
-            self.channel.pause(True)        # it asks and does not read the answers: stop hearing it
+            self._is_deaf = self._out_bytes >= self._deaf_at     # it asks and does not read the answers: stop hearing it
+            self.channel.pause(self._is_paused or self._is_deaf)
         elif self._out_bytes < limits.LOW_WATER:
             self._made_room()
 
     def _made_room(self):
-        self.channel.pause(False)
+        self._is_deaf = False
+        self.channel.pause(self._is_paused)
         self._room.notify()
 
     def channel_writable(self):
@@ -310,9 +341,12 @@ class Connection:
         """Look at the deadlines; called in ticks for all connections together."""
         if self._state != "ready":
             return
-        if self._full_since is not None and now - self._full_since > limits.FRAME_DEADLINE:
+        patience = self._patience
+        if self._write_error and not self._is_paused and now - self.last_in > limits.LINGER:
+            self._lost(self._write_error)       # and reading does not show it
+        elif patience is not None and self._full_since is not None and now - self._full_since > patience:
             self._lost(PeerError("does not read what it asked for", "stalled"))
-        elif self._frame_began is not None and now - self._frame_began > limits.FRAME_DEADLINE:
+        elif patience is not None and self._frame_began is not None and now - self._frame_began > patience:
             self._lost(PeerError("a frame that never ends", "slow"))
         elif self.silence is not None and now - self.last_in > self.silence and self._full_since is None:
             self._lost(LinkDown("it is silent", "silent"))

@@ -198,12 +198,12 @@ class RootLink:
             return
         caller.write(fields.stream, fields.data)
         if not caller.has_room:
-            connection.channel.pause(True)
+            connection.pause(True)
             self._loop.start(self._resume(connection, caller))
 
     async def _resume(self, connection, caller):
         await caller.room()
-        connection.channel.pause(False)
+        connection.pause(False)
 
     def _on_raw(self, _connection, fields):
         caller = self._callers.get(fields.command)

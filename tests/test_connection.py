@@ -337,3 +337,46 @@ def test_a_later_connection_of_the_same_run_replaces_the_one_its_dialler_lost(lo
     for connection in connections:
         assert table.links.adopt(connection)
     assert table.links.get(ids[1]) is connections[1] and len(table.ups) == 1 and not table.downs
+
+
+def test_a_patient_connection_has_no_deadlines_and_hears_a_producer_that_waits_for_it(loop):
+    (a, b), (owner, _) = connected(loop)
+    a.be_patient()
+    b.channel.pause(True)
+    b.channel.other._wake = lambda: None
+    while a.has_room:
+        a.send(proto.INPUT, command=1, data=bytes(60000))
+        loop.turn(0)
+    assert not a.channel.is_paused
+    a.sweep(loop.now() + 10 * limits.FRAME_DEADLINE)
+    assert not owner.lost
+    for _ in range(limits.MAX_BUFFERED // 60000 + 2):         # answers that nobody waits for room with: these are bounded
+        a.send(proto.INPUT, command=1, data=bytes(60000))
+    loop.turn(0)
+    assert a.channel.is_paused
+
+
+def test_what_the_other_end_said_before_it_went_is_heard_though_a_write_has_failed_meanwhile(loop):
+    (a, b), (owner, other) = connected(loop)
+    got = []
+    owner.dispatch.raw(proto.VIEW, lambda connection, request, body: got.append(len(owner.lost)))
+    a.pause(True)
+    b.send(proto.VIEW, view=1)
+    loop.turn(0)
+    b.channel.abort()
+    a.send(proto.VIEW, view=2)
+    loop.turn(0)
+    assert not owner.lost and not got
+    a.pause(False)
+    until(loop, lambda: owner.lost)
+    assert got == [0]
+
+
+def test_a_pause_is_not_ended_by_sending(loop):
+    (a, b), _ = connected(loop)
+    a.pause(True)
+    a.send(proto.VIEW, view=1)
+    loop.turn(0)
+    assert a.channel.is_paused
+    a.pause(False)
+    assert not a.channel.is_paused
