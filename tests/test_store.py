@@ -143,7 +143,7 @@ def test_too_much_for_the_disk_or_the_quota_is_refused_before_the_first_byte(tmp
     store.begin("first", Manifest([Entry("f", "f", False, 600_000, b"2" * 32)]))
     with pytest.raises(UserError) as caught:
         store.begin("second", Manifest([Entry("f", "f", False, 600_000, b"3" * 32)]))
-    assert "apps remove" in str(caught.value)
+    assert "remove versions below" in str(caught.value)
     assert os.listdir(tmp_path / "home" / "staging") == ["1.first"]
     store.install_folder(lay(tmp_path / "a", {"main.py": (bytes(400_000), False)}), "small")
     with pytest.raises(UserError):

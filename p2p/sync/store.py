@@ -22,6 +22,7 @@ import threading
 
 from .. import limits
 from ..errors import PeerError, UserError
+from ..text import size
 from . import scan
 from .manifest import Manifest, app_name_fault, check_app_name, missing, places
 from .staging import Staging
@@ -266,12 +267,12 @@ class Store:
         promised = sum(_room(staging.manifest) for staging in self._open.values())
         free = self._disk.free_bytes(".") - limits.DISK_RESERVE - promised
         if _room(manifest) > free:
-            raise UserError(f"{name} takes {_megabytes(_room(manifest))}, {_megabytes(max(free, 0))} can be used on the "
+            raise UserError(f"{name} takes {size(_room(manifest))}, {size(max(free, 0))} can be used on the "
                             f"disk of {self.home}; free some space and try again", code="no-space")
         self.contents()
         if manifest.bytes + self._used + promised > self._quota:
-            raise UserError(f"{name} has {_megabytes(manifest.bytes)}, and installed applications may have "
-                            f"{_megabytes(self._quota)} together; remove some (`apps remove NAME`)", code="no-space")
+            raise UserError(f"{name} has {size(manifest.bytes)}, and installed applications may have "
+                            f"{size(self._quota)} together; stop the root and remove versions below {self.home}/apps", code="no-space")
 
     def _fresh(self, place, suffix=""):
         """A folder of our own that was not there."""
@@ -306,7 +307,3 @@ def _is_version(text):
 
 def _room(manifest):
     return manifest.bytes + PER_FILE * len(manifest.entries)
-
-
-def _megabytes(size):
-    return f"{size / 1e6:.1f} MB"
