@@ -93,21 +93,9 @@ class Jobs:
         """Run an application in `folder`, its data folder. `bootstrap` is what it is told. Raises UserError."""
         self._make_room()
         job = Job(self._next, session, self._loop.wall())
-        try:
-            reading, writing = os.pipe()
-        except OSError as error:
-            raise UserError(f"no pipe for a job ({error.strerror}): end other jobs first", code="spawn")
-        try:
-            argv = [sys.executable, "-I", "-B", self._entry, "--instance", system.descriptor_word(reading)]
-            job.process = self._loop.spawn(
-                argv, cwd=folder, env=environment(os.environ), terminal=(ROWS, COLUMNS), pass_fds=(reading,),
-                on_output=job.printed, on_exit=lambda code: self._ended(job, code))
-        except BaseException:
-            os.close(writing)
-            raise
-        finally:
-            os.close(reading)
-        _Feeder(self._loop, writing, json.dumps(bootstrap).encode("utf-8"))
+        job.process = self._loop.spawn(
+            [sys.executable, "-I", "-B", self._entry, "--instance"], cwd=folder, env=environment(os.environ), terminal=(ROWS, COLUMNS),
+            told=json.dumps(bootstrap).encode("utf-8"), on_output=job.printed, on_exit=lambda code: self._ended(job, code))
         self._next += 1
         self._jobs[job.number] = job
         job.pid = job.process.pid
@@ -148,35 +136,6 @@ class Jobs:
         deadline = self._loop.now() + limits.KILL_AFTER + 1
         while any(job.state != EXITED for job in running) and self._loop.now() < deadline:
             await self._loop.sleep(0.02)
-
-
-class _Feeder:
-    """Writes the bootstrap into the child's pipe as it is read: a roster may be larger than the pipe."""
-
-    def __init__(self, loop, fd, data):
-        self._loop = loop
-        self._fd = fd
-        self._data = memoryview(data)
-        if system.WINDOWS:
-            loop.work(self._write_all)       # no selector for pipes there
-        else:
-            os.set_blocking(fd, False)
-            loop.watch(fd, on_writable=self._write)
-
-    def _write(self):
-        try:
-            self._data = self._data[os.write(self._fd, self._data):]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._data = memoryview(b"")     # it ended before it read
-        if not self._data:
-            self._loop.unwatch(self._fd)
-            os.close(self._fd)
-
-    def _write_all(self):
-        with os.fdopen(self._fd, "wb") as pipe:
-            pipe.write(self._data)
 
 
 def environment(own) -> dict:

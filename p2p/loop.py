@@ -11,7 +11,6 @@ Rules: no handler blocks; a handler that raises is reported and costs nobody els
 are due in one turn run in the order of their deadlines.
 """
 
-import heapq
 import os
 import selectors
 import signal
@@ -21,30 +20,11 @@ import time
 from collections import deque
 
 from . import limits
-from .errors import P2PError
+from .errors import P2PError, UserError
 from .tasks import Future, Task
+from .timers import Timers
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-
-class Timer:
-    """A call that is due at `when` (the loop's clock, s). `cancel()` is final."""
-
-    __slots__ = ("when", "callback", "args", "order")
-
-    def __init__(self, when, order, callback, args):
-        self.when = when
-        self.order = order
-        self.callback = callback
-        self.args = args
-
-    def cancel(self):
-        """Forget the call; the heap entry falls out when its time comes."""
-        self.callback = None
-        self.args = ()
-
-    def __lt__(self, other):
-        return (self.when, self.order) < (other.when, other.order)
 
 
 class Watch:
@@ -73,8 +53,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._watches = {}
         self._always_ready = []       # regular files: epoll refuses them, and they never block
-        self._timers = []
-        self._order = 0
+        self._timers = Timers()
         self._soon = deque()          # worker threads append to it: only atomic operations
         self._at_end = []
         self._signals = {}
@@ -104,10 +83,7 @@ class Loop:
 
     def call_at(self, when, callback, *args):
         """Call at `when` on the loop's clock; a Timer that can be cancelled."""
-        self._order += 1
-        timer = Timer(when, self._order, callback, args)
-        heapq.heappush(self._timers, timer)
-        return timer
+        return self._timers.add(when, callback, args)
 
     def call_later(self, delay, callback, *args):
         """Call `delay` seconds from now."""
@@ -271,22 +247,27 @@ class Loop:
             for callback in endings:
                 self._call(callback)
 
+    def fileno(self):
+        """Readable when a descriptor that is watched is ready; timers do not show. For a loop inside another one."""
+        try:
+            return self._selector.fileno()
+        except AttributeError:
+            raise UserError("this platform has no descriptor for a loop: ask `poll()` every now and then instead", code="platform")
+
     def _sleep_time(self, timeout):
         if self._soon or self._at_end or self._always_ready:
             return 0
-        while self._timers and self._timers[0].callback is None:
-            heapq.heappop(self._timers)
-        if not self._timers:
+        due = self._timers.first()
+        if due is None:
             return timeout
-        until = max(0.0, self._timers[0].when - self.now())
+        until = max(0.0, due - self.now())
         return until if timeout is None else min(until, timeout)
 
     def _run_timers(self, now):
-        timers = self._timers
-        while timers and timers[0].when <= now:
-            timer = heapq.heappop(timers)
-            if timer.callback is not None:
-                self._call(timer.callback, *timer.args)
+        due = self._timers.take(now)
+        while due is not None:
+            self._call(due[0], *due[1])
+            due = self._timers.take(now)
 
     def _run_soon(self):
         # A bounded number of rounds: call_soon from call_soon must not keep the sockets waiting for ever.
@@ -333,6 +314,11 @@ class Loop:
         from .state import StateWriter
         return StateWriter(self.entropy(8).hex())
 
+    def lock_home(self, path):
+        """The lock that one root of a home holds (system.HomeLock)."""
+        from .system import HomeLock
+        return HomeLock(path)
+
     def spawn(self, argv, **how):
         """Start a child process (p2p/process.py)."""
         from .process import spawn
@@ -368,7 +354,6 @@ class Loop:
 
 
 def _resolve(host, port):
-    from .errors import UserError
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -82,7 +82,7 @@ class Node:
 
     def _take_home(self):
         self.identity_home_check()
-        self._lock = system.HomeLock(self.path("lock"))
+        self._lock = self.loop.lock_home(self.path("lock"))
         if not self._lock.acquire():
             pid = self._lock.holder()
             raise UserError(f"a root already runs on {self.home}{f' (pid {pid})' if pid else ''}: "

@@ -29,12 +29,31 @@ MAX_SIDE = 10_000          # rows or columns; some programs allocate what they a
 _children = WeakKeyDictionary()        # loop -> {pid: Process}, in the order of their start
 
 
-def spawn(loop, argv, *, cwd, env, on_output, on_exit, terminal=None, pass_fds=(), stdin=None):
+def spawn(loop, argv, *, told=None, pass_fds=(), **how):
     """Start `argv`; `on_output(bytes)` for what it prints, then once `on_exit(code)`, negative for a signal as in Popen.
 
     `terminal`: (rows, columns) of a new terminal, or None for pipes, stderr in stdout. `stdin`: with pipes, a descriptor
-    to read from instead of what is written here. Raises UserError if it cannot be started.
+    to read from instead of what is written here. `told`: bytes that the child finds on a pipe, which a last argument
+    names (`system.open_passed`): secrets, which must not stand in arguments. Raises UserError if it cannot be started.
     """
+    if told is None:
+        return _spawn(loop, argv, pass_fds=pass_fds, **how)
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        raise UserError(f"no pipe for {argv[0]} ({error.strerror}): end other jobs first", code="spawn")
+    try:
+        child = _spawn(loop, [*argv, system.descriptor_word(reading)], pass_fds=(*pass_fds, reading), **how)
+    except BaseException:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+    _Feeder(loop, writing, told)
+    return child
+
+
+def _spawn(loop, argv, *, cwd, env, on_output, on_exit, terminal=None, pass_fds=(), stdin=None):
     if system.WINDOWS:
         return _spawn_in_console(loop, argv, cwd, env, pass_fds, on_exit)
     try:
@@ -281,3 +300,32 @@ class Process:
             os.close(self._writing)
             self._writing = None
         self._typed.clear()
+
+
+class _Feeder:
+    """Writes what a child is told into its pipe as it is read: it may be more than the pipe takes."""
+
+    def __init__(self, loop, fd, data):
+        self._loop = loop
+        self._fd = fd
+        self._data = memoryview(data)
+        if system.WINDOWS:
+            loop.work(self._write_all)       # no selector for pipes there
+        else:
+            os.set_blocking(fd, False)
+            loop.watch(fd, on_writable=self._write)
+
+    def _write(self):
+        try:
+            self._data = self._data[os.write(self._fd, self._data):]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._data = memoryview(b"")     # it ended before it read
+        if not self._data:
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+
+    def _write_all(self):
+        with os.fdopen(self._fd, "wb") as pipe:
+            pipe.write(self._data)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     # 0: pure: no I/O, no clock, no randomness
-    "errors limits codec proto text layout datagram membership message trust.ecc trust.x509 "
+    "errors limits timers codec proto text layout datagram membership message trust.ecc trust.x509 "
     "sync.manifest sync.ignore",
     # 1: mechanisms
     "tasks system interfaces loop channel process disk connection server client links udp broadcaster segment "
@@ -25,7 +25,7 @@ FLOORS = (
     "trust.identity trust.networks trust.consent sync.scan sync.staging sync.store sync.catalogue sync.transfer "
     "sessions jobs",
     # 3: the kinds of process, what applications import, and the simulator
-    "node neighbours launching offers owner publishing app instance child testing",
+    "node neighbours launching offers owner publishing app instance inbox child testing",
     # 4: faces
     "verbs rootlink shell script modes cli terminal",
 )
