@@ -66,7 +66,7 @@ class Launcher:
         for node_id in nodes:
             if self._node.link(node_id) is None:
                 raise UserError(f"{self._node.label(node_id)} is not connected: `nodes` shows who is alive", code="unreachable")
-        await self._node.offers.bring(offer.name, offer.version, offer.publisher_id)
+        await self._node.offers.bring_offered(offer)
         session = Session(int.from_bytes(self._loop.entropy(8), "little") or 1, offer.name, offer.version, offer.publisher_id,
                           offer.network, arguments, self._me, self._loop.entropy(32), self._free_port(), offer.files, offer.bytes)
         self.sessions.start(session, [(node_id, self._node.label(node_id)) for node_id in nodes], self._loop.now())

@@ -194,15 +194,16 @@ class Offers:
         raise UserError(f"{clean(name)}: several nodes offer it: say {choices}", code="ambiguous-app")
 
     async def offered(self, word):
-        """As `newest`; an application that ships with the framework is offered when it is first wanted."""
-        try:
-            return self.newest(word)
-        except UserError as error:
-            bundled = os.path.join(BUNDLED, word)
-            if error.code != "no-such-app" or app_name_fault(word) or not self._node.disk.exists(os.path.join(bundled, "main.py")):
-                raise
-        await self.share(bundled)
+        """As `newest`; but the bare name of an application that ships with the framework means that one, offered when first wanted.
+
+        Only what the user has installed by name from somebody comes before it: a stranger may offer a "chat" at any time.
+        """
+        if self._ships(word) and word not in self.catalogue.pins and self.catalogue.newest(word, self._me) is None:
+            await self.share(os.path.join(BUNDLED, word))
         return self.newest(word)
+
+    def _ships(self, word):
+        return not app_name_fault(word) and self._node.disk.exists(os.path.join(BUNDLED, word, "main.py"))
 
     def rows(self):
         """What `apps` lists."""
@@ -226,6 +227,14 @@ class Offers:
             task.add_callback(lambda done: self._bringing.pop(key, None))
         return await self._bringing[key]
 
+    async def bring_offered(self, offer, source=None, limit=None, progress=None):
+        """As `bring`, for what this user named: from now on the bare name means this publisher's, here."""
+        folder = await self.bring(offer.name, offer.version, offer.publisher_id, source, limit, progress)
+        if offer.publisher_id != self._me and self.catalogue.pins.get(offer.name) != offer.publisher_id:
+            self.catalogue.pin(offer.name, offer.publisher_id)
+            self._announce()         # writes it down
+        return folder
+
     def _holders(self, name, version, prefer, source):
         holders = [node_id for node_id in self.catalogue.holders(name, version) if self._node.link(node_id)]
         if source is not None:
@@ -246,14 +255,8 @@ class Offers:
         finally:
             await self._loop.work(staging.abort)      # what was verified stays for the next try
         self._node.log.write("sync", f"{name} {version.hex()[:12]} is here: {progress.fetched} of {manifest.bytes} bytes fetched")
-        self._pin(name, version)
         await self._holdings_changed()
         return self.store.folder(name, version)
-
-    def _pin(self, name, version):
-        publishers = [offer.publisher_id for offer in self.catalogue.offers() if (offer.name, offer.version) == (name, version)]
-        if publishers and publishers[0] != self._me:
-            self.catalogue.pin(name, publishers[0])
 
     async def sync(self, names, source=None, dry_run=False, limit=None, progress=None):
         """Bring these (or all installed) applications to their newest offered version; rows as `sync` prints them."""
@@ -276,6 +279,6 @@ class Offers:
                                                 self._holders(offer.name, offer.version, offer.publisher_id, source))
                 progress.fetched = await self._loop.work(self.store.missing_bytes, manifest)
         else:
-            await self.bring(offer.name, offer.version, offer.publisher_id, source, limit, progress)
+            await self.bring_offered(offer, source, limit, progress)
         return {"name": offer.name, "version": offer.version.hex(), "bytes": offer.bytes, "fetched": progress.fetched,
                 "seconds": round(self._loop.now() - began, 3), "peers": [self._node.label(peer) for peer in progress.peers]}

@@ -202,3 +202,38 @@ def test_a_run_ends_when_everybody_else_has_failed(room):
     bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
     assert room.wait(session) == 1
     assert status(ann, session, bob) == "failed"
+
+
+def shared(room, node, name, source):
+    """Offer an application of this source, and wait until the others know."""
+    folder = room.folder / node.name / "shared" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "main.py").write_text(source)
+    row = room.do(node.offers.share(str(folder), name))
+    version = bytes.fromhex(row["version"])
+    room.until(lambda: all(version in [offer.version for offer in other.offers.catalogue.offers()] for other in room.nodes))
+    return row
+
+
+def test_a_strangers_chat_is_not_run_in_place_of_the_one_that_came_with_the_framework(room):
+    ann, bob = room.nodes
+    theirs = shared(room, bob, "chat", "print('mine now')\n")
+    session = room.do(ann.launcher.run("chat", [], []))
+    assert session.publisher == ann.identity.node_id and session.version.hex() != theirs["version"]
+    named = room.do(ann.launcher.run("chat@bob", [], []))
+    assert named.version.hex() == theirs["version"]
+
+
+@pytest.mark.parametrize("room", [3], indirect=True)
+def test_what_a_name_means_here_is_decided_by_whom_this_user_named_and_not_by_an_invitation(room):
+    ann, bob, eve = room.nodes
+    mine = shared(room, bob, "tool", WAITS)
+    shared(room, eve, "tool", WAITS)                                # the very same files
+    room.do(ann.launcher.run("tool@bob", [], []))
+    assert ann.offers.catalogue.pins["tool"] == bob.identity.node_id
+    other = shared(room, eve, "tool", NEVER_ATTACHES)
+    session = room.do(eve.launcher.run("tool", [ann.identity.node_id], []))
+    room.until(ann.launcher.request_rows)
+    ann.launcher.allow(ann.launcher.request_rows()[0]["request"])
+    room.until(lambda: status(eve, session, ann) in ("running", "allowed") and ann.launcher.sessions.get(session.number).job)
+    assert ann.offers.newest("tool").version.hex() == mine["version"] != other["version"]
