@@ -253,8 +253,8 @@ def restore_mode(fd: int, saved):
             pass
 
 
-_GUARD = """saved=$(stty -g <"$1") && echo ready || exit
-read -r answer || { stty "$saved" <"$1"; printf '\\033[?2004l\\033[?1049l\\033[?25h\\033[0m\\r\\n' >"$1"; }"""
+_GUARD = """exec 3>&1; saved=$(stty -g <&3) && echo ready >&2 || exit
+read -r answer || { stty "$saved" <&3; printf '\\033[?2004l\\033[?1049l\\033[?25h\\033[0m\\r\\n' >&3; }"""
 
 
 class TerminalGuard:
@@ -270,11 +270,12 @@ class TerminalGuard:
             return
         import subprocess
         try:
-            self._process = subprocess.Popen(["/bin/sh", "-c", _GUARD, "p2pframe-guard", os.ttyname(fd)], stdin=subprocess.PIPE,
-                                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
-            self._process.stdout.readline()
+            # The terminal itself and not its name: when it has gone, another one may have the name.
+            self._process = subprocess.Popen(["/bin/sh", "-c", _GUARD, "p2pframe-guard"], stdin=subprocess.PIPE, stdout=fd,
+                                             stderr=subprocess.PIPE, start_new_session=True)
+            self._process.stderr.readline()
         except OSError:
-            pass                          # no terminal by name, or no shell: then SIGKILL leaves the terminal raw
+            pass                          # no shell here: then SIGKILL leaves the terminal raw
 
     def release(self):
         """The terminal is as it was: there is nothing to guard any more."""
