@@ -109,7 +109,7 @@ class Jobs:
             del self._jobs[number]
 
     def _ended(self, job, code):
-        job.state, job.exit, job.ended_wall = EXITED, code, self._loop.wall()
+        job.state, job.exit, job.ended_wall = EXITED, code if code < 1 << 31 else code - (1 << 32), self._loop.wall()   # Windows' are unsigned
         job.process.close()
         for callback in job.on_end:
             callback()

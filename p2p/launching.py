@@ -8,7 +8,7 @@ roots tell of theirs goes to the instance (ROSTER), with each address as this no
 import os
 
 from . import limits, proto
-from .errors import P2PError, PeerError, UserError
+from .errors import LinkDown, P2PError, PeerError, UserError
 from .interfaces import is_nearby
 from .jobs import EXITED, RUNNING, Jobs
 from .layout import Job as JobRow
@@ -22,6 +22,7 @@ from .trust.ecc import node_id_text
 
 RULES = "rules.json"
 WORDS = proto.STATUS
+TOLD_AHEAD = 1 << 17         # bytes of rosters on their way to a program that does not read
 TO_ATTACH = 2.0              # s that a program which has only started gets to attach, hear of the end and exit by itself
 TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
 
@@ -35,6 +36,7 @@ class Launcher:
         self._me = node.identity.node_id
         self._timer = None
         self._instances = {}          # job -> its connection
+        self._telling = []            # connections for which a roster is due
         self.sessions = Sessions(self._me, node.name)
         self.consent = consent.Consent()
         self.jobs = Jobs(node.loop, node.entry, self._job_ended)
@@ -254,8 +256,19 @@ class Launcher:
 
     def _tell(self, session):
         connection = self._instances.get(session.job)
-        if connection is not None:
-            connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
+        if connection is not None and connection not in self._telling:
+            self._telling.append(connection)
+            self._loop.start(self._tell_when_read(connection, session))
+
+    async def _tell_when_read(self, connection, session):
+        """The newest roster, once the earlier ones are read: a program may be busy while a whole room comes and goes."""
+        try:
+            await connection.room(TOLD_AHEAD)
+        except LinkDown:
+            return
+        finally:
+            self._telling.remove(connection)
+        connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
 
     def _kill(self, session):
         """End this node's instance: it is asked to go by itself first."""

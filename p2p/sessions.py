@@ -164,8 +164,10 @@ class Sessions:
         """ANSWER of an invited node."""
         session = self._hosted(number, sender)
         event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}.get(status)
-        if session and event:
-            self._step(session, sender, event)
+        if session and event and not self._step(session, sender, event):
+            member = session.members[sender]
+            if event == "allowed" and member.status in (EXPIRED, UNREACHABLE) and not member.port:
+                self._effects.append(Send(sender, proto.END, {"session": number}))     # given up: it would run on alone
 
     # -- being invited
 

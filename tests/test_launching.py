@@ -237,3 +237,34 @@ def test_what_a_name_means_here_is_decided_by_whom_this_user_named_and_not_by_an
     ann.launcher.allow(ann.launcher.request_rows()[0]["request"])
     room.until(lambda: status(eve, session, ann) in ("running", "allowed") and ann.launcher.sessions.get(session.number).job)
     assert ann.offers.newest("tool").version.hex() == mine["version"] != other["version"]
+
+
+def test_a_program_that_does_not_read_costs_its_root_no_more_than_a_few_rosters(room):
+    ann = room.nodes[0]
+    session = room.start(NEVER_ATTACHES, others=False)
+    for number in range(200):
+        session.add(os.urandom(32), f"member{number}", RUNNING)
+    claimant = Claimant(room, ann, session)
+    room.until(lambda: claimant.heard)
+    claimant.connection.channel.pause(True)
+    link = ann.launcher._instances[session.job]
+    for _ in range(1500):
+        ann.launcher._tell(session)
+        room.loop.turn(0)
+    assert link._out_bytes < 1 << 19
+    session.members[ann.identity.node_id].port = 4242
+    ann.launcher._tell(session)
+    claimant.connection.channel.pause(False)
+    room.until(lambda: claimant.heard[-1][0].port == 4242)
+
+
+def test_whoever_is_here_once_more_after_being_given_up_before_its_start_does_not_run_on_alone(room):
+    ann, bob = room.nodes
+    running(room, room.start(WAITS))          # so that the files are at bob's
+    forget(room)
+    session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+    room.until(bob.launcher.request_rows)
+    ann.launcher.node_gone(bob.identity.node_id)
+    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    room.until(lambda: status(bob, session, bob) in ("failed", "exited"))
+    assert status(ann, session, bob) == "unreachable"
