@@ -19,10 +19,14 @@ READY = 15.0          # s for a root to come up on two loaded cores
 
 def free_port():
     """A port that nobody has now, for TCP and UDP."""
-    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        tcp.bind(("", 0))
-        udp.bind(("", tcp.getsockname()[1]))
-        return tcp.getsockname()[1]
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("", 0))
+            try:
+                udp.bind(("", tcp.getsockname()[1]))
+            except OSError:
+                continue          # free for one and not for the other
+            return tcp.getsockname()[1]
 
 
 def environment(home, **more):
