@@ -15,7 +15,7 @@ from . import __version__, limits, proto, system
 from .broadcaster import Broadcaster
 from .client import Client
 from .connection import Dispatch, Traffic
-from .errors import LinkDown, PeerError, UserError
+from .errors import LinkDown, P2PError, PeerError, UserError
 from .launching import Launcher
 from .links import Links
 from .log import Log
@@ -78,7 +78,11 @@ class Node:
         self.broadcaster.start()
         self.publisher.start()
         self.log.write("root", f"{self.name} {self.identity.text} started on port {self.port}, version {self.version}")
-        self.loop.start(self.offers.start())
+        try:
+            await self.offers.start()      # it clears the store up: whoever shares before that would lose what is being written
+        except P2PError as error:
+            await self.stop(str(error))
+            raise
 
     def _take_home(self):
         self.identity_home_check()
