@@ -6,27 +6,27 @@
 
 Three forms, one engine: iterate over the app; or register callbacks with `@app.on(Class)` and `app.run()`; or wait
 for one thing with `app.wait(Class)`. There is no thread: the network moves while the program is in one of the app's
-calls. Handlers are never entered from inside another: a `request` that waits for its answer lets other events queue up.
+calls. Handlers are never entered from inside another: what comes while a call waits for something is put off.
 
 Each peer gives exactly one Join before its first message and at most one Leave after its last.
 """
 
-import os
 import sys
 
 from . import child
-from .errors import LinkDown, Refusal, UserError
-from .instance import Instance, Peer, pack, unpack
-from .message import Eof, Gone, Line, Message, Timeout
-from .proto import DATA, PING
+from .errors import LinkDown, PeerError, Refusal, UserError
+from .inbox import Input
+from .instance import UNREAD, Instance, Peer, fields_of, message_of
+from .message import Gone, Message, Timeout
+from .proto import DATA, PING, UNSUPPORTED
+from .text import block, clean
 
 __all__ = ["App", "Peer", "attach"]
 
 WAIT = 10.0               # s for the roster, unless said otherwise: one absent person never blocks the others
-MAX_LINE = 1 << 16        # bytes of a typed line; a longer one comes in pieces
-LINES_AHEAD = 1000        # events that may wait before more of the user's input is read
-DELIVERY = 5.0            # s that `end` gives to what was sent before it
+DELIVERY = 3.0            # s for peers to read what was sent before the end; a root gives 5 to the whole end
 FAREWELL = 1.0            # s for goodbyes at exit
+LOOK_AROUND = 0.01        # s after which the network has its turn though events wait: else a long queue would stop it
 
 _app = None
 
@@ -43,9 +43,12 @@ def attach(name=None, wait=WAIT) -> "App":
         if child.bootstrap is None:
             raise SystemExit(f"{name or 'this program'} is an application: share its folder and start it with "
                              "`python p2pframe.py run NAME [NODE...]`")
-        _app = App(child.bootstrap)
+        try:
+            _app = App(child.bootstrap)
+        except UserError as error:
+            raise SystemExit(f"{name or 'this program'}: {error}")
         child.on_exit(_app.close)
-        _app._turn_until(lambda: _app._instance.everybody_answered() or _app._instance.ended, wait)
+        _app._begin(wait)
     return _app
 
 
@@ -56,12 +59,17 @@ class App:
         self._instance = Instance(told)
         self._loop = self._instance.loop
         self._events = self._instance.events
+        self._input = Input(self._loop, self._events)
         self._handlers = {}
-        self._input = None
+        self._turned_at = self._loop.now()
         self._state_name = told["state"]
         self.args = list(told["args"])         # what stood behind `--`
         self.dir = told["folder"]              # the installed version, exactly as shared
         self.data = told["data"]               # a folder of the application's own that survives versions
+
+    def _begin(self, wait):
+        instance = self._instance
+        self._turn_until(lambda: instance.root.is_told and instance.everybody_answered() or instance.ended, wait)
 
     # -- who
 
@@ -85,6 +93,11 @@ class App:
         """Is that this one?"""
         return self.host is self.me
 
+    @property
+    def has_ended(self) -> bool:
+        """Is the session over? Events may still wait."""
+        return self._instance.ended
+
     def nodes(self) -> list:
         """The network's table, as the root keeps it in p2pstate: named tuples with id, name, address, state and more."""
         from .state import StateReader
@@ -97,46 +110,84 @@ class App:
     # -- sending
 
     def send(self, peer: Peer, message: Message) -> None:
-        """Send to one peer. Waits while it has too much unread. Raises Gone."""
-        connection = self._instance.send(peer, message)
+        """Send to one peer. Waits while it has too much unread. Raises Gone. What is sent to `me` comes back."""
+        fields = fields_of(message)
+        if peer is self.me:
+            self._instance.arrived(message_of(**fields), peer, len(fields["fields"]))
+        else:
+            self._send(peer, fields)
+
+    def broadcast(self, message: Message) -> None:
+        """Send to all peers that are here."""
+        fields = fields_of(message)
+        for peer in self.peers:
+            try:
+                self._send(peer, fields)
+            except Gone:
+                pass          # its Leave is on the way
+
+    def _send(self, peer, fields):
+        connection = self._link(peer)
+        connection.send(DATA, **fields)
+        self._let_out(connection)
+
+    def _let_out(self, connection):
+        """Now, since the program may compute for an hour before it looks for events again; and not faster than it is read."""
         self._loop.flush()
         if not connection.has_room:
             self._turn_until(lambda: connection.has_room or not connection.is_open)
 
-    def broadcast(self, message: Message) -> None:
-        """Send to all peers that are here."""
-        for peer in self.peers:
-            try:
-                self.send(peer, message)
-            except Gone:
-                pass          # its Leave is on the way
+    def _link(self, peer):
+        """The connection with a peer. A wire may break without anybody leaving: then it is waited for. Raises Gone."""
+        instance = self._instance
+        if not instance.link(peer) and peer.was_joined:
+            self._turn_until(lambda: instance.link(peer) or peer.has_left or instance.ended)
+        link = instance.link(peer)
+        if link is None:
+            raise Gone(f"{peer.name} is gone" if peer.has_left else f"{peer.name} is not here")
+        return link
 
     def request(self, peer: Peer, message: Message, timeout: float = 10.0):
         """Send, and wait for the message that the peer's handler returns. Raises Gone, Timeout; UserError if it was refused."""
-        future = self._instance.request(peer, message, timeout)
+        what = type(message).__name__
+        if peer is self.me:
+            raise ValueError(f"{what}: a request to oneself would wait for ever")
+        deadline = self._loop.now() + timeout
+        future = self._link(peer).request(DATA, timeout, **fields_of(message))
         self._loop.flush()
-        self._turn_until(lambda: future.done)
+        self._turn_until(lambda: future.done or self._instance.is_full)
+        if not future.done:
+            raise self._too_much()
         try:
-            answer = unpack(future.result())
-        except Refusal as refusal:
-            raise UserError(f"{peer.name} did not answer {type(message).__name__}: {refusal}")
+            answer = message_of(**vars(future.result()))
+        except (Refusal, PeerError) as error:
+            raise UserError(f"{peer.name} did not answer {what}: {clean(str(error), 200)}")
         except LinkDown as error:
-            if error.kind == "timeout":
-                raise Timeout(f"{peer.name} did not answer {type(message).__name__} in {timeout:g} s")
-            raise Gone(f"{peer.name} is gone")
+            raise self._no_answer(peer, f"{peer.name} did not answer {what} in {timeout:g} s", error, deadline)
         if answer is None:
-            raise UserError(f"{peer.name} answered with a message class that this program does not have")
+            raise UserError(f"{peer.name} answered {what} with a message class that this program does not have")
         answer.sender = peer
         return answer
 
+    def _no_answer(self, peer, text, error, deadline):
+        """Why a request has failed. When a connection ends, it shows in a moment whether the peer does, too."""
+        instance = self._instance
+        if error.kind != "timeout":
+            self._turn_until(lambda: peer.has_left or instance.ended or instance.link(peer), max(0.0, deadline - self._loop.now()))
+            if peer.has_left or instance.ended:
+                return Gone(f"{peer.name} is gone")
+        return Timeout(text)
+
+    def _too_much(self):
+        return UserError(f"{UNREAD >> 20} MiB of other messages wait, so no more are read: look at some of them first", code="full")
+
     def reply(self, message: Message, answer: Message) -> None:
         """Answer a message that came by `request`; for the loop form, where no handler's return value does it."""
-        waiting = message.__dict__.pop("request", None)
-        if waiting is not None:
-            connection, number = waiting
-            fields = DATA.unpack(pack(answer))
-            connection.reply(DATA, number, schema=fields.schema, fields=fields.fields)
-            self._loop.flush()
+        asked = message.__dict__.pop("_asked", None)
+        if asked is not None:
+            connection, number = asked
+            connection.reply(DATA, number, **fields_of(answer))
+            self._let_out(connection)
 
     # -- receiving
 
@@ -160,6 +211,9 @@ class App:
                 if isinstance(answer, Message):
                     self.reply(event, answer)
                 return
+        connection, number = getattr(event, "_asked", (None, 0))
+        if connection is not None:
+            connection.refuse(DATA.number, number, UNSUPPORTED, f"it has no handler for {type(event).__name__}")
 
     def __iter__(self):
         return self
@@ -173,129 +227,86 @@ class App:
 
     def poll(self, timeout=0.0):
         """The next event, or None: nothing within `timeout` seconds (None: as long as it takes), or the session is over."""
-        self._read_input()
-        self._turn_until(lambda: self._events or self._instance.ended, timeout)
+        self._input.wanted()
         if not self._events:
-            return None
-        event = self._events.popleft()
-        if len(self._events) == LINES_AHEAD:
-            self._instance.drained()
-        return event
+            self._turn_until(lambda: self._events or self._instance.ended, timeout)
+        elif self._loop.now() - self._turned_at > LOOK_AROUND:
+            self._turn(0)
+        return self._instance.next_event() if self._events else None
+
+    def fileno(self) -> int:
+        """A descriptor for `select` in a foreign event loop: when it is readable, and 4 times a second, `poll()` until None."""
+        return self._loop.fileno()
 
     def wait(self, kind, sender=None, timeout=None):
-        """The next event of this class (from this peer); others stay in the queue. Raises Timeout, and Gone when the session ends."""
-        self._read_input()
+        """The next event of this class (from this peer); others stay in the queue. Raises Timeout, and Gone when it cannot come."""
+        self._input.wanted()
+        instance = self._instance
 
-        def find():
-            return next((event for event in self._events
-                         if isinstance(event, kind) and (sender is None or getattr(event, "sender", None) is sender)), None)
-        self._turn_until(lambda: find() is not None or self._instance.ended, timeout)
-        found = find()
+        def is_over():
+            return instance.ended or instance.is_full or sender is not None and sender.has_left
+        found = self._events.find(kind, sender)
         if found is None:
-            if self._instance.ended:
-                raise Gone("the session has ended")
-            raise Timeout(f"no {kind.__name__} in {timeout:g} s")
-        for at, event in enumerate(self._events):
-            if event is found:
-                del self._events[at]
-                break
-        return found
+            self._turn_until(lambda: self._events.find(kind, sender) is not None or is_over(), timeout)
+            found = self._events.find(kind, sender)
+        if found is not None:
+            return instance.next_event(found)
+        if instance.ended or sender is not None and sender.has_left:
+            raise Gone(f"{sender.name} is gone" if sender is not None and sender.has_left else "the session has ended")
+        raise self._too_much() if instance.is_full else Timeout(f"no {kind.__name__} in {timeout:g} s")
 
     def _turn_until(self, condition, timeout=None):
+        """Let the network move, at least once, until something is so."""
         deadline = None if timeout is None else self._loop.now() + timeout
         while not condition():
-            left = None if deadline is None else deadline - self._loop.now()
-            if left is not None and left < 0:
+            left = None if deadline is None else max(0.0, deadline - self._loop.now())
+            self._turn(left)
+            if left == 0.0:
                 return
-            self._loop.turn(left)
+
+    def _turn(self, seconds):
+        self._loop.turn(seconds)
+        self._turned_at = self._loop.now()
 
     # -- the user
-
-    def _read_input(self):
-        if self._input is None:
-            self._input = _Input(self._loop, self._events)
-        self._input.wanted()
 
     def print(self, *values, raw=False) -> None:
         """Show the values and end the line. Control characters are made harmless, since texts come from others; `raw` leaves them."""
         text = " ".join(str(value) for value in values)
-        if not raw:
-            text = "".join(char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
-        sys.stdout.write(text + "\n")
+        sys.stdout.write((text if raw else block(text)) + "\n")
         sys.stdout.flush()
 
     # -- the end
 
     def quit(self, code=0) -> None:
-        """Leave, alone: the others get a Leave, this process ends with `code`."""
+        """Leave, alone: the others get a Leave behind what was sent to them, this process ends with `code`."""
         self.close()
         raise SystemExit(code)
 
     def end(self) -> None:
-        """End the session for everybody. What was sent before is delivered; every loop stops, and programs exit by themselves."""
-        deadline = self._loop.now() + DELIVERY
-        echoes = [link.request(PING, DELIVERY) for link in self._instance.links]     # an answer comes after all that was sent
-        self._turn_until(lambda: all(echo.done for echo in echoes) or self._instance.ended, DELIVERY)
+        """End the session for everybody. What was sent before is delivered; every loop stops, and programs exit by themselves.
+
+        Any instance may ask; the host's root ends it, so without the host each instance can only leave.
+        """
+        self._deliver()
         self._instance.root.ask_for_end()
-        self._turn_until(lambda: self._instance.ended, max(0.1, deadline - self._loop.now()))
+        self._turn_until(lambda: self._instance.ended, FAREWELL)
         self._instance.ended = True
 
+    def _deliver(self):
+        """Until the peers have read what was sent: they answer a PING behind it. Whoever is too busy for that is not waited for."""
+        echoes = [link.request(PING, DELIVERY) for link in self._instance.links]
+        self._turn_until(lambda: all(echo.done for echo in echoes) or self._instance.ended, DELIVERY)
+
     def close(self) -> None:
-        """Say goodbye to the peers. Happens by itself at the end of the program."""
-        links = self._instance.links.everything()
-        if self._instance.is_closed:
+        """See to it that what was sent is read, say goodbye to the peers. Happens by itself at the end of the program."""
+        instance = self._instance
+        if instance.is_closed:
             return
-        self._instance.close()
-        self._turn_until(lambda: all(link.channel.is_closed for link in links), FAREWELL)
+        instance.look_away()
+        self._deliver()
+        connections = instance.connections()
+        instance.close()
+        self._turn_until(lambda: all(connection.channel.is_closed for connection in connections), FAREWELL)
         self._loop.close()
 
-
-class _Input:
-    """Standard input as Line events and one Eof, read only as fast as the program looks."""
-
-    def __init__(self, loop, events):
-        self._loop = loop
-        self._events = events
-        self._rest = b""
-        self._is_watched = False
-        self._has_ended = False
-
-    def wanted(self):
-        """The program looks for events: read on, unless enough wait already."""
-        if self._has_ended or self._is_watched or len(self._events) >= LINES_AHEAD:
-            return
-        try:
-            self._loop.watch(0, on_readable=self._readable)
-            self._is_watched = True
-        except (OSError, ValueError):
-            self._end()               # closed
-
-    def _readable(self):
-        try:
-            data = os.read(0, 4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""                # a terminal that hung up
-        if not data:
-            self._end()
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            lines.append(self._rest)
-            self._rest = b""
-        self._events.extend(Line(line.rstrip(b"\r").decode("utf-8", "replace")) for line in lines)
-        if len(self._events) >= LINES_AHEAD:
-            self._pause()
-
-    def _pause(self):
-        if self._is_watched:
-            self._is_watched = False
-            self._loop.unwatch(0)
-
-    def _end(self):
-        self._pause()
-        self._has_ended = True
-        if self._rest:
-            self._events.append(Line(self._rest.decode("utf-8", "replace")))
-        self._events.append(Eof())

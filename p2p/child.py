@@ -26,14 +26,18 @@ def on_exit(callback):
 def main(word) -> int:
     """Run the application that the descriptor named by `word` describes; the process's exit code."""
     global bootstrap
-    fd = system.open_passed(word)
-    with os.fdopen(fd, "rb") as pipe:
-        data = pipe.read(MAX_BOOTSTRAP + 1)
+    system.ensure_standard_descriptors()
+    try:
+        with os.fdopen(system.open_passed(word), "rb") as pipe:
+            data = pipe.read(MAX_BOOTSTRAP + 1)
+    except (OSError, ValueError, OverflowError):
+        data = b""
     if not data or len(data) > MAX_BOOTSTRAP:
         sys.stderr.write("p2pframe: this mode is for applications that a root starts: say `run NAME` to one\n")
         return 2
     bootstrap = json.loads(data.decode("utf-8"))
     system.make_controlling_terminal(0)
+    sys.stdout.reconfigure(errors="replace")     # type: ignore[union-attr]   # a peer's name must not end a program in a Latin-1 terminal
     return run(bootstrap["folder"], bootstrap["app"], bootstrap["args"], bootstrap["framework"])
 
 
@@ -55,9 +59,16 @@ def run(folder, name, arguments, framework) -> int:
         _show_error(path)
         return 1
     finally:
+        _say_goodbye()
+    return 0
+
+
+def _say_goodbye():
+    try:
         for callback in _at_exit:
             callback()
-    return 0
+    except KeyboardInterrupt:
+        pass                  # once more: then without goodbyes
 
 
 def _code_of(code):

@@ -1,34 +1,40 @@
 """One instance of an application: its server, its links with the other instances, its link with the root.
 
 It stands on the same loop, server, client, connection and links as a root; the root is an application with no parent.
-Whatever happens becomes an event in one queue; app.py hands the queue to the author's code, in whichever form he
-likes. Nothing here calls the author's code.
+Whatever happens becomes an event in one inbox; app.py hands them to the author's code, in whichever form that likes.
+Nothing here calls the author's code.
 
 Who is there is the roster's word, and the roster is the root's, because a program that is busy for a minute looks dead
-to its peers and is not. So these connections have no deadline for silence. A peer is gone when it says so, when the
-roster says so, or when its connection ends and its port refuses.
+to its peers and is not. So these connections have no deadlines. A peer is gone when it says so, when the roster says
+so and its last words are read, or when its connection ends and its port refuses. Whoever leaves for one, leaves for
+both: a peer that comes back after that is told goodbye.
+
+Both ends may dial, since one may be behind a firewall, so there may be two connections for a moment. What is sent on
+one that the other end has given up already would be lost. Therefore one end chooses, the one with the lower ID: the
+connection on which it says its SCHEMAS is the link, and nobody sends anything on another.
 """
 
 import hmac
 import sys
-from collections import deque
 
 from . import proto
 from .client import Client
-from .codec import frame
 from .connection import Dispatch
 from .errors import LinkDown, PeerError
-from .links import Links
+from .inbox import Inbox
+from .links import TOGETHER, Links
 from .loop import Loop
-from .message import Gone, Join, Leave, decode, encode, message_class, schemas
+from .message import Join, Leave, decode, encode, message_class, schemas
 from .server import Server
+from .text import clean
 from .trust.identity import Identity
 from .trust.networks import Networks
 
 OPEN = (proto.ASKED, proto.ALLOWED, proto.RUNNING)
 SECOND_DIALLER = 1.0      # s after which the one who should be dialled dials, too: the other may be behind a firewall
-LAST_WORDS = 1.0          # s that an exited peer's connection may still deliver
-MAX_QUEUED = 100_000      # events; a program that never looks at them must not fill the memory: then peers are not read
+LAST_WORDS = 1.0          # s of quiet on the connection of a peer that has exited, after which nothing more will come
+UNREAD = 128 << 20        # bytes of messages that may wait for a program that does not look; then peers are not read
+MAX_COMPLAINTS = 64       # different lines about peers' classes
 
 
 class Peer:
@@ -51,8 +57,10 @@ class Instance:
 
     def __init__(self, told):
         self.loop = Loop()
-        self.events = deque()
+        self.events = Inbox()
         self.ended = self.is_closed = False
+        self._looks_away = False
+        self.is_full = False          # more waits to be looked at than may: peers are not read
         self.dispatch = Dispatch()
         self.session = told["session"]
         self.me = Peer(bytes.fromhex(told["me"]), told["name"])
@@ -62,6 +70,7 @@ class Instance:
         self._tag = bytes.fromhex(told["network"])
         self._nonce = int.from_bytes(self.loop.entropy(8), "little")
         self._complaints = []
+        self._offered = {}            # (peer ID, who dialled) -> connection that the other end may choose, or not
         self.dispatch.raw(proto.DATA, self._on_data)
         self.dispatch.notice(proto.SCHEMAS, self._on_schemas)
         identity = Identity.load_or_create(self.loop.disk, told["home"], self.loop.entropy)
@@ -93,18 +102,17 @@ class Instance:
         peer = self._members.get(node_id)
         if peer is None:
             peer = self._members[node_id] = Peer(node_id, name)
-        peer.status = status
+        before, peer.status = peer.status, status
         if status not in OPEN:
-            # Its last words may still be on the wire: the connection's own end comes after them.
-            waits = status == proto.EXITED and self.links.get(node_id) is not None
-            self.loop.call_later(LAST_WORDS if waits else 0, self._left, peer)
+            if status != before:
+                self.loop.call_soon(self._exited if status == proto.EXITED else self._left, peer)
         elif address and port and peer.place != (address, port) and not peer.has_left:
             peer.place = (address, port)
             if self.links.get(node_id) is None:
                 self.loop.call_later(0 if self.me.id < node_id else SECOND_DIALLER, self._dial, peer)
 
     def _dial(self, peer):
-        if self.links.get(peer.id) is None and not peer.has_left and not self.ended:
+        if self.links.get(peer.id) is None and peer.place and not peer.has_left and not self.ended:
             self.client.keep(peer.id, [peer.place], self._tag)
 
     def everybody_answered(self):
@@ -119,42 +127,89 @@ class Instance:
                 "abilities": 0, "networks": [self._tag], "addresses": [], "view": 0, "session": self.session, "token": self._token}
 
     def connection_ready(self, connection):
-        """Only participants get in, each once."""
+        """Only participants get in; of several connections with one of them the lower ID chooses."""
         hello, peer = connection.hello, self._members.get(connection.peer_id)
         if hello.role != proto.INSTANCE or hello.session != self.session or not hmac.compare_digest(hello.token, self._token):
             raise PeerError("is no instance of this session", "token")
-        if peer is None or peer is self.me or peer.has_left:
+        if peer is None or peer is self.me:
             raise PeerError("takes no part in this session", "token")
-        connection.silence = None
+        connection.be_patient()
+        if peer.has_left or self.is_closed:
+            connection.finish("it has left" if peer.has_left else "the instance ends", leaving=True)
+        elif self.me.id > peer.id:
+            self._offer(connection)
+        elif self._is_second(connection):
+            connection.finish("another connection serves")
+        else:
+            self._choose(connection)
+
+    def _is_second(self, connection):
+        """Did both ends dial at the same time, and has the other connection been chosen? A later one means that it broke."""
+        known = self.links.get(connection.peer_id)
+        return known is not None and known.is_open and connection.opened_at - known.opened_at < TOGETHER
+
+    def _offer(self, connection):
+        key = (connection.peer_id, connection.channel.outgoing)
+        before = self._offered.get(key)
+        self._offered[key] = connection
+        if before is not None:
+            before.abort()              # whoever dials again has given the first one up
+
+    def _choose(self, connection):
+        """This connection is the link from now on."""
+        known = self.links.get(connection.peer_id)
+        if known is not None:
+            known.abort()
         self.links.adopt(connection)
+        self.client.connected(connection.peer_id)
+        connection.send(proto.SCHEMAS, schemas=[{"id": number, "text": text} for number, text in schemas()[:1024]])
 
     def connection_refused(self, connection, error):
         """A stranger at the port."""
 
     def connection_lost(self, connection, error):
         """A ready connection ended."""
-        self.links.lost(connection, error)
+        key = (connection.peer_id, connection.channel.outgoing)
+        if self._offered.get(key) is not connection:
+            self.links.lost(connection, error)
+            return
+        del self._offered[key]
+        peer = self._members[connection.peer_id]
+        if isinstance(error, LinkDown) and error.kind == "goodbye":
+            self._left(peer)
+        else:
+            self.loop.call_later(SECOND_DIALLER, self._dial, peer)
 
     def _up(self, connection):
         peer = self._members[connection.peer_id]
-        self.client.connected(peer.id)
-        connection.send(proto.SCHEMAS, schemas=[{"id": number, "text": text} for number, text in schemas()[:1024]])
         if not peer.was_joined:
             peer.was_joined = True
             self.joined.append(peer)
-            self.events.append(Join(peer))
+            self.events.put(Join(peer))
 
     def _down(self, node_id, connection, error):
         peer = self._members[node_id]
         if not isinstance(error, LinkDown) or error.kind == "goodbye" or peer.status not in OPEN:
             self._left(peer)
-        elif not self.ended and peer.place:
-            self.client.keep(node_id, [peer.place], self._tag)      # a wire that broke, or its end: the port tells
+        else:
+            self._dial(peer)            # a wire that broke, or its end: the port tells
 
     def _dial_failed(self, node_id, error):
         peer = self._members[node_id]
         if peer.was_joined and isinstance(error, LinkDown) and error.kind == "refused":
             self._left(peer)
+
+    def _exited(self, peer, since=None):
+        """Its process has ended. So will its connection, behind its last words; at the latest when nothing more comes."""
+        connection, now = self._any_connection(peer), self.loop.now()
+        since = since or now
+        if connection is None or now - max(connection.last_in, since) > LAST_WORDS and not self.is_full:
+            self._left(peer)
+        elif not peer.has_left:
+            self.loop.call_later(LAST_WORDS / 4, self._exited, peer, since)
+
+    def _any_connection(self, peer):
+        return self.links.get(peer.id) or self._offered.get((peer.id, True)) or self._offered.get((peer.id, False))
 
     def _left(self, peer):
         if peer.has_left:
@@ -163,72 +218,88 @@ class Instance:
         self.client.release(peer.id)
         if peer.was_joined:
             self.joined.remove(peer)
-            self.events.append(Leave(peer))
+            self.events.put(Leave(peer))
         connection = self.links.get(peer.id)
         if connection is not None:
-            connection.finish("it has left")
+            connection.finish("it has left", leaving=True)
 
     # -- messages
 
     def _on_data(self, connection, request, body):
+        if self.links.get(connection.peer_id) is not connection:
+            raise PeerError("sends messages on a connection that was not chosen", "order")
         data = proto.DATA.unpack(body)
-        kind = message_class(data.schema)
-        if kind is None:
+        message = message_of(data.schema, data.fields)
+        if message is None:
             self._complain(connection, "sends messages of a class that this program does not have: it runs another version")
             connection.refuse(proto.DATA.number, request, proto.UNSUPPORTED, "the receiver has no such message class")
             return
-        message = decode(kind, data.fields)
-        message.sender = self._members[connection.peer_id]
         if request:
-            message.request = (connection, request)
-        self.events.append(message)
-        if len(self.events) >= MAX_QUEUED:
-            connection.channel.pause(True)
+            message._asked = (connection, request)
+        self.arrived(message, self._members[connection.peer_id], len(data.fields))
 
-    def drained(self):
-        """The queue is short again: read on."""
+    def arrived(self, message, sender, size):
+        """A message is there. Where too much waits already, no more is read until the program has looked at half of it."""
+        if self._looks_away:
+            return
+        message.sender = sender
+        self.events.put(message, size)
+        if self.events.size >= UNREAD and not self.is_full:
+            self._read_peers(False)
+
+    def next_event(self, at=0):
+        """Take the event that stands there in the queue."""
+        event = self.events.take(at)
+        if self.is_full and self.events.size < UNREAD // 2:
+            self._read_peers(True)
+        return event
+
+    def look_away(self):
+        """The program is about to end and takes no more events: read on, so that the others' buffers do not keep us."""
+        self._looks_away = True
+        self._read_peers(True)
+
+    def _read_peers(self, is_wanted):
+        self.is_full = not is_wanted
         for connection in self.links:
-            connection.channel.pause(False)
+            connection.pause(not is_wanted)
 
     def _on_schemas(self, connection, told):
+        key = (connection.peer_id, connection.channel.outgoing)
+        if self._offered.get(key) is connection:
+            del self._offered[key]
+            self._choose(connection)
         mine = {text.split("(")[0]: (number, text) for number, text in schemas()}
         for row in told.schemas:
             known = mine.get(row.text.split("(")[0])
             if known and known[0] != row.id:
-                self._complain(connection, f"has another {known[1].split('(')[0]}: there {row.text[:200]}, here {known[1]}; "
+                self._complain(connection, f"has another {known[1].split('(')[0]}: there {clean(row.text, 200)}, here {known[1]}; "
                                            "they run different versions")
 
     def _complain(self, connection, text):
         name = self._members[connection.peer_id].name
-        if (name, text) not in self._complaints and len(self._complaints) < 64:
+        if (name, text) not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
             self._complaints.append((name, text))
             sys.stderr.write(f"p2pframe: {name} {text}\n")
 
     def link(self, peer):
-        """The connection with a peer. Raises Gone."""
+        """The connection with a peer, or None."""
         connection = self.links.get(peer.id)
-        if connection is None or not connection.is_ready:
-            raise Gone(f"{peer.name} is gone")
-        return connection
-
-    def send(self, peer, message):
-        """Queue a message; the caller sees to it that there is room."""
-        connection = self.link(peer)
-        connection.write(frame(proto.DATA.number, 0, pack(message)))
-        return connection
-
-    def request(self, peer, message, timeout):
-        """A Future of the answer's fields."""
-        packed = proto.DATA.unpack(pack(message))
-        return self.link(peer).request(proto.DATA, timeout, schema=packed.schema, fields=packed.fields)
+        return connection if connection is not None and connection.is_ready and not peer.has_left else None
 
     # -- the end
+
+    def connections(self):
+        """All that must have ended before this process may."""
+        return self.links.everything() + list(self._offered.values())
 
     def close(self):
         """Say goodbye to the peers; the loop must turn a little for it to arrive."""
         self.ended = self.is_closed = True
         self.client.close()
         self.server.close()
+        for connection in self._offered.values():
+            connection.finish("the instance ends", leaving=True)
         self.links.close("the instance ends")
 
 
@@ -237,6 +308,7 @@ class RootLink:
 
     def __init__(self, instance, port, networks, tag):
         self.dispatch = Dispatch()
+        self.is_told = False          # does it know where this instance listens?
         self._instance = instance
         self._connection = None
         self.dispatch.notice(proto.ROSTER, lambda connection, told: instance.rostered(told.members))
@@ -246,6 +318,7 @@ class RootLink:
 
     def _dialled(self, future):
         if future.error is not None:
+            sys.stderr.write(f"p2pframe: the root does not answer, so there is no session: {future.error}\n")
             self._end()
 
     def _end(self):
@@ -258,9 +331,10 @@ class RootLink:
     def connection_ready(self, connection):
         """The root has let us in: tell it where we listen."""
         self._connection = connection
-        connection.silence = None
+        connection.be_patient()
         self._instance.links.watch(connection)
         connection.send(proto.LISTENING, port=self._instance.server.port)
+        self.is_told = True
 
     def connection_lost(self, connection, error):
         """The root is gone, and the session with it, here."""
@@ -273,12 +347,12 @@ class RootLink:
             self._connection.send(proto.END, session=self._instance.session)
 
 
-def pack(message) -> bytes:
-    """A DATA body."""
-    return proto.DATA.pack(schema=message.schema_id, fields=encode(message))
+def fields_of(message) -> dict:
+    """The fields of a DATA message."""
+    return {"schema": message.schema_id, "fields": encode(message)}
 
 
-def unpack(fields):
-    """The message in an answer to a request; None where its class is unknown here."""
-    kind = message_class(fields.schema)
-    return decode(kind, fields.fields) if kind else None
+def message_of(schema, fields):
+    """The message in the fields of a DATA message; None where its class is unknown here. Raises PeerError."""
+    kind = message_class(schema)
+    return decode(kind, fields) if kind else None

@@ -40,6 +40,15 @@ def clean(foreign, cells: int = limits.MAX_NAME, ascii_only: bool = False) -> st
     return _shorten(text, cells, ascii_only) if is_longer else cut(text, cells, ascii_only)
 
 
+def block(foreign: str) -> str:
+    """Foreign text of any length, harmless, with its line ends and tabs."""
+    if foreign.isascii() and foreign.replace("\n", "").replace("\t", "").isprintable():
+        return foreign
+    from unicodedata import normalize
+    lines = foreign.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(_harmless(normalize("NFC", _harmless(part))) for part in line.split("\t")) for line in lines)
+
+
 def _harmless(text):
     from unicodedata import category
     shown = []
