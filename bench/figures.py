@@ -145,6 +145,9 @@ def main():
     parser.add_argument("figures", nargs="*", help="discovery first_line start_up idle lines; all unless named")
     options = parser.parse_args()
     known = {"discovery": discovery, "first_line": first_line, "start_up": start_up, "idle": idle, "lines": lines}
+    unknown = [name for name in options.figures if name not in known]
+    if unknown:
+        parser.error(f"no figure is called {', '.join(unknown)}; there are {', '.join(known)}")
     reason = unavailable()
     result = {"python": sys.version.split()[0]}
     for name in options.figures or known:

@@ -81,6 +81,7 @@ class Jobs:
         self._on_end = on_end
         self._jobs = OrderedDict()
         self._next = 1
+        self._is_stopping = False
 
     def __iter__(self):
         return iter(list(self._jobs.values()))
@@ -91,6 +92,8 @@ class Jobs:
 
     def start(self, session, bootstrap, folder) -> Job:
         """Run an application in `folder`, its data folder. `bootstrap` is what it is told. Raises UserError."""
+        if self._is_stopping:
+            raise UserError("this node is stopping: start it again first", code="stopping")
         self._make_room()
         job = Job(self._next, session, self._loop.wall())
         job.process = self._loop.spawn(
@@ -129,7 +132,8 @@ class Jobs:
             job.process.signal(signal.SIGTERM if system.WINDOWS else signal.SIGKILL)
 
     async def stop(self):
-        """End them all, and wait until they have."""
+        """End them all, and wait until they have; an invitation that comes meanwhile starts nothing."""
+        self._is_stopping = True
         running = [job for job in self if job.state != EXITED]
         for job in running:
             self.kill(job)

@@ -40,6 +40,15 @@ def test_every_link_between_documents_leads_somewhere():
     assert not broken
 
 
+def test_every_test_that_a_document_cites_exists():
+    cited = {}
+    for name in ["README.md"] + sorted(os.path.join("docs", name) for name in os.listdir(os.path.join(ROOT, "docs"))):
+        with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+            cited.update({path: name for path in re.findall(r"\b(?:tests|p2p|apps|tools|bench)/[a-z0-9_/]+\.py\b", file.read())})
+    missing = [f"{name}: {path}" for path, name in sorted(cited.items()) if not os.path.exists(os.path.join(ROOT, path))]
+    assert cited and not missing
+
+
 def test_every_verb_named_in_the_readme_exists():
 
     from p2p.verbs.table import VERBS

@@ -115,6 +115,13 @@ def test_stop_ends_all_jobs_with_their_children(bed):
     bed.until(lambda: all(is_gone(int(job.output().split()[0])) for job in jobs))
 
 
+def test_nothing_is_started_any_more_when_all_are_being_ended(bed):
+    stopping = bed.loop.start(bed.jobs.stop())
+    bed.until(lambda: stopping.done)
+    with pytest.raises(UserError, match="stopping"):
+        bed.start("pass")
+
+
 def test_nothing_of_the_bootstrap_stands_in_arguments_or_environment(bed, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "environment-secret")
     job = bed.run("print(sys.argv[1:], sorted(os.environ))", token="pipe-secret")

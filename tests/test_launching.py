@@ -7,7 +7,7 @@ import pytest
 from p2p import proto
 from p2p.client import Client
 from p2p.connection import Dispatch
-from p2p.errors import LinkDown, UserError
+from p2p.errors import LinkDown, Refusal, UserError
 from p2p.sessions import EXITED, RUNNING, Participant
 from p2p.text import clean
 from tests.test_app import Room
@@ -268,3 +268,15 @@ def test_whoever_is_here_once_more_after_being_given_up_before_its_start_does_no
     bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
     room.until(lambda: status(bob, session, bob) in ("failed", "exited"))
     assert status(ann, session, bob) == "unreachable"
+
+
+@pytest.mark.parametrize("message, fields", [
+    (proto.COMMAND, {"command": 1, "words": ["id"], "folder": "/", "as_json": False, "yes": True, "columns": 0, "rows": 0,
+                     "color": False, "is_terminal": False}),
+    (proto.WATCH, {}), (proto.MANIFEST, {"version": bytes(32)}), (proto.SAY, {"text": "hello"})])
+def test_an_instance_may_say_its_port_and_ask_for_the_end_and_nothing_else(room, message, fields):
+    session = room.start(NEVER_ATTACHES, others=False)
+    claimant = Claimant(room, room.nodes[0], session)
+    answer = claimant.connection.request(message, **fields)
+    room.until(lambda: answer.done)
+    assert isinstance(answer.error, Refusal) and answer.error.code == proto.UNSUPPORTED
