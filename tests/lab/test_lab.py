@@ -221,7 +221,7 @@ def test_a_program_at_a_terminal_is_typed_to_and_seen(pair):
     terminal.resize(10, 60)
     terminal.type("stty size\r")
     terminal.wait_for("10 60")
-    terminal.type("echo go''ing; sleep 100\r")
+    terminal.type("sh -c \"echo go''ing; exec sleep 100\"\r")       # said by the very process that Ctrl-C is to end
     terminal.wait_for("going")
     terminal.type("\x03")                                       # Ctrl-C: there is a controlling terminal
     terminal.wait_for("> ")
