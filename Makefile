@@ -1,5 +1,5 @@
 # Builds, tests and checks p2pframe. Needs make and a Python of 3.8 or newer; the rest is fetched into
-# virtual environments of its own (.venv, .venv-lint, .venv-tox) and never into the system.
+# virtual environments of its own (.venv, .venv-lint, .venv-tox, .venv-bench) and never into the system.
 # `make help` lists the targets.
 
 # The first interpreter that really runs: a version manager's stub may carry the name and fail.
@@ -18,7 +18,7 @@ PYTEST = .venv/bin/python -m pytest
 MAKE_VENV = $(PYTHON) tools/venv.py
 
 .DEFAULT_GOAL := all
-.PHONY: all help test quick lint tox clean FORCE
+.PHONY: all help test quick lint tox bench clean FORCE
 
 all: bin/p2pframe bin/libp2pframe.zip  ## the program and the importable library, below bin/
 
@@ -38,6 +38,9 @@ lint: .venv-lint/ready  ## ruff and mypy
 tox: .venv-tox/ready  ## the fast part and the interoperation tests under every Python that tox finds
 	.venv-tox/bin/tox $(ARGS)
 
+bench:  ## the message layer's speed beside asyncio, pyzmq and bare sockets; ARGS='oneway_64 --rounds 3'
+	@$(PYTHON) -m bench.wire $(ARGS)
+
 .venv/ready: tools/venv.py
 	@$(MAKE_VENV) .venv pytest
 
@@ -48,7 +51,7 @@ tox: .venv-tox/ready  ## the fast part and the interoperation tests under every 
 	@$(MAKE_VENV) .venv-tox tox
 
 clean:  ## removes all that was built, fetched or cached
-	rm -rf bin .venv .venv-lint .venv-tox .tox .pytest_cache .mypy_cache .ruff_cache
+	rm -rf bin .venv .venv-lint .venv-tox .venv-bench .tox .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

@@ -243,7 +243,7 @@ def _link_down(error, address):
     return LinkDown(f"{where}: {words.get(kind) or getattr(error, 'strerror', None) or error}", kind)
 
 
-def dial(loop, host, port, credentials, tag):
+def dial(loop, host, port, credentials, tag, kind_of_channel=TlsChannel):
     """A TlsChannel that is being opened to a numeric address. Raises LinkDown where that fails at once."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -257,16 +257,17 @@ def dial(loop, host, port, credentials, tag):
     if code and code not in _WAITING:
         sock.close()
         raise _link_down(OSError(code, errno.errorcode.get(code, str(code))), (host, port))
-    return TlsChannel(loop, sock, credentials, (host, port), True, tag)
+    return kind_of_channel(loop, sock, credentials, (host, port), True, tag)
 
 
 class Listener:
     """Accepts TCP on one port of every address, IPv4 and IPv6, and hands over channels that have not begun."""
 
-    def __init__(self, loop, port, credentials, accept, backlog):
+    def __init__(self, loop, port, credentials, accept, backlog, kind_of_channel=TlsChannel):
         self._loop = loop
         self._credentials = credentials
         self._accept = accept
+        self._kind_of_channel = kind_of_channel      # the bench's has no TLS
         self._sockets = _bind_both(port, backlog)
         self.port = self._sockets[0].getsockname()[1]
         self._watch()
@@ -289,7 +290,7 @@ class Listener:
             host = address[0].split("%")[0]
             if len(address) == 4 and address[3]:
                 host = f"{host}%{address[3]}"
-            self._accept(TlsChannel(self._loop, client, self._credentials, (host, address[1]), False))
+            self._accept(self._kind_of_channel(self._loop, client, self._credentials, (host, address[1]), False))
 
     def _rest(self):
         # No descriptor left: a listening socket stays readable, so look away for a moment instead of spinning.
