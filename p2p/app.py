@@ -286,7 +286,7 @@ class App:
     def end(self) -> None:
         """End the session for everybody. What was sent before is delivered; every loop stops, and programs exit by themselves.
 
-        Any instance may ask; the host's root ends it, so without the host each instance can only leave.
+        Any instance may ask; the host's root sees to it, or, where the host is gone, each root that hears of it.
         """
         self._deliver()
         self._instance.root.ask_for_end()

@@ -339,3 +339,148 @@ def test_a_stranger_and_a_wrong_token_are_refused_at_the_instances_port(room):
         future = client.dial([("127.0.0.1", port)], bob.networks.tags[0])
         room.until(lambda: future.done and "refused" in outcome)
     client.close()
+
+
+def test_what_has_a_name_of_the_frameworks_own_and_who_does_not_answer_are_no_trouble(room):
+    room.start("""
+import p2p, time
+class Ask(p2p.Message):
+    request: str
+class Answer(p2p.Message):
+    request: str
+class Unheard(p2p.Message):
+    pass
+class Quit(p2p.Message):
+    pass
+app = p2p.attach()
+@app.on(Ask)
+def answer(event):
+    return Answer(event.request + event.sender.name)
+@app.on(Quit)
+def leave(event):
+    app.quit()
+@app.on(p2p.Line)
+def typed(line):
+    peer = app.peers[0]
+    print(app.request(peer, Ask("you are ")).request)
+    began = time.monotonic()
+    for to, message in (peer, Unheard()), (app.me, Ask("")), (peer, Quit()):
+        try:
+            app.request(to, message, timeout=30)
+        except (p2p.app.UserError, ValueError) as error:
+            print(type(error).__name__, error)
+    print(app.peers, time.monotonic() - began < 10)
+    app.send(app.me, Ask("to myself"))
+    print(app.wait(Ask, sender=app.me).request)
+    print("done", flush=True)
+app.run()
+""")
+    room.until(lambda: all(job.state == "running" for node in room.nodes for job in node.launcher.jobs))
+    room.job(0).write(b"go\n")
+    room.says(0, "done")
+    assert room.output(0).split("go\n")[1].splitlines() == [
+        "you are ann", "UserError bob did not answer Unheard: it has no handler for Unheard",
+        "ValueError Ask: a request to oneself would wait for ever", "Gone bob is gone", "[] True", "to myself", "done"]
+
+
+@pytest.mark.parametrize("room", [3], indirect=True)
+def test_waiting_for_one_thing_leaves_the_others_in_their_order_and_ends_when_it_cannot_come(room):
+    session = room.start("""
+import p2p
+class Say(p2p.Message):
+    text: str
+app = p2p.attach()
+name = app.me.name
+if not app.is_host:
+    for number in range(3):
+        app.broadcast(Say(f"{name} {number}"))
+    if name == "bob":
+        app.wait(p2p.Line)
+        app.quit()
+    for event in app:
+        pass
+    raise SystemExit
+bob, eve = sorted(app.peers, key=lambda peer: peer.name)
+print([app.wait(Say, sender=eve).text for _ in range(3)])
+try:
+    app.wait(Say, sender=eve, timeout=0.1)
+except p2p.Timeout as error:
+    print("timeout:", error, flush=True)
+print("typed", app.wait(p2p.Line).text, flush=True)
+try:
+    print([app.wait(Say, sender=bob).text for _ in range(3)], flush=True)
+    app.wait(Say, sender=bob)
+except p2p.Gone as error:
+    print("gone:", error)
+print([type(event).__name__ + " " + event.sender.name for event in iter(app.poll, None)])
+app.end()
+try:
+    app.wait(Say)
+except p2p.Gone as error:
+    print("gone:", error, app.has_ended, app.poll(), flush=True)
+""")
+    room.says(0, "timeout:")
+    room.job(0).write(b"x\n")
+    room.says(0, "'bob 2'")
+    room.job(1).write(b"x\n")
+    assert room.wait(session) == 0
+    lines = room.output(0).splitlines()
+    assert "['eve 0', 'eve 1', 'eve 2']" in lines and "timeout: no Say in 0.1 s" in lines and "typed x" in lines
+    assert "gone: bob is gone" in lines and "gone: the session has ended True None" in lines
+    left = next(line for line in lines if "Leave" in line)
+    assert sorted(left.strip("[]").replace("'", "").split(", ")) == ["Join bob", "Join eve", "Leave bob"] and left.endswith("'Leave bob']")
+
+
+def test_another_event_loop_can_wait_for_the_app(room):
+    room.start("""
+import p2p, select
+class Say(p2p.Message):
+    text: str
+app = p2p.attach(wait=0)
+while not app.has_ended:
+    select.select([app.fileno()], [], [], 0.25)
+    for event in iter(app.poll, None):
+        print(repr(event), flush=True)
+        if isinstance(event, p2p.Line):
+            app.broadcast(Say(event.text))
+        if isinstance(event, Say) and event.text == "end":
+            app.end()
+""")
+    for node in (0, 1):
+        room.says(node, "Join")
+    room.job(0).write(b"hello\n")
+    room.says(1, "Say(text='hello')")
+    room.job(0).write(b"end\n")
+    room.until(lambda: room.job(0).exit == room.job(1).exit == 0, what="the end")
+
+
+def test_who_is_killed_has_left_for_the_others_in_less_than_a_second(room):
+    room.start("import p2p\nfor event in p2p.attach():\n    print(type(event).__name__, flush=True)\n")
+    for node in (0, 1):
+        room.says(node, "Join")
+    os.kill(room.job(1).pid, signal.SIGKILL)
+    room.says(0, "Leave", 1.0)
+
+
+def test_what_is_printed_can_do_nothing_to_the_terminal_unless_the_program_wants_it(room):
+    room.start(r"""
+import p2p
+app = p2p.attach()
+app.print("a\x1b[31mb", 5, "tab\tline\r\nnext\u202eevil\u00a0z\x07", "\ud800")
+app.print("\x1b[1mbold\x1b[m", raw=True)
+app.print()
+print("done", flush=True)
+""", others=False)
+    room.says(0, "done")
+    assert room.output(0) == "a\ufffd[31mb 5 tab\tline\nnext\ufffdevil z\ufffd \ufffd\n\x1b[1mbold\x1b[m\n\ndone\n"
+
+
+def test_two_peers_of_one_name_are_told_apart_and_no_name_can_write_on_the_screen(tmp_path):
+    room = Room(tmp_path, 3, ["ann", "b\x1b[2Job", "b\x1b[2Job"])
+    try:
+        room.start("import p2p\napp = p2p.attach()\nprint(sorted(p.name for p in app.peers), flush=True)\napp.wait(p2p.Eof)\n")
+        room.until(lambda: "]\n" in room.output(0), what="the names")
+        one, two = json.loads(room.output(0).replace("'", '"'))
+        assert one != two and all(name.startswith("b\ufffd[2Job@") for name in (one, two))
+    finally:
+        room.close()
