@@ -417,7 +417,7 @@ app.end()
 try:
     app.wait(Say)
 except p2p.Gone as error:
-    print("gone:", error, app.has_ended, app.poll(), flush=True)
+    print("gone:", error, app.has_ended, flush=True)
 """)
     room.says(0, "timeout:")
     room.job(0).write(b"x\n")
@@ -426,7 +426,7 @@ except p2p.Gone as error:
     assert room.wait(session) == 0
     lines = room.output(0).splitlines()
     assert "['eve 0', 'eve 1', 'eve 2']" in lines and "timeout: no Say in 0.1 s" in lines and "typed x" in lines
-    assert "gone: bob is gone" in lines and "gone: the session has ended True None" in lines
+    assert "gone: bob is gone" in lines and "gone: the session has ended True" in lines
     left = next(line for line in lines if "Leave" in line)
     assert sorted(left.strip("[]").replace("'", "").split(", ")) == ["Join bob", "Join eve", "Leave bob"] and left.endswith("'Leave bob']")
 
