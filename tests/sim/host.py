@@ -39,11 +39,13 @@ class Host:
         self.locks = {}
         self.programs = {}
         self.programs_started = 0
+        self.finished = {}             # session -> when its program here ended
         self.loop = None
         self.node = None
         self.identity = None           # the node ID, once it has one
         self.starts = 0
         self.disturbed = 0.0           # when this computer was last kept from doing what it should
+        self.is_started = False
         self.is_eager = True           # does its person do anything by himself?
         self.say_yes = 0.7
         self._next_port = 40000
@@ -60,7 +62,11 @@ class Host:
     @property
     def is_up(self):
         """Does a root run here and answer?"""
-        return self.node is not None and not self.loop.is_stopped and not self.is_off
+        return self.is_started and not self.loop.is_stopped
+
+    def finished_before(self, when):
+        """Sessions whose program here had ended by then."""
+        return {number for number, at in self.finished.items() if at <= when}
 
     # -- the life of its root
 
@@ -79,10 +85,32 @@ class Host:
 
     async def _start(self):
         node = self.node
-        await node.start()
+        node.watchers.append(lambda text: self.world.note(f"{self.name} shows {text}"))
+        try:
+            await node.start()
+        except UserError as error:
+            self.world.note(f"{self.name}: cannot start: {error}")
+            self.world.add(5.0, self._try_again, self.loop)
+            return
+        self.is_started = True
+        self.disturbed = self.world.now
         self.identity = node.identity.node_id
+        self.world.identities[self.identity] = self
+        for look in self.world.on_start:
+            look(self)
         self.loop.call_later(self.life.uniform(0.5, 3.0), self._look_at_requests)
         self.loop.call_later(self.life.uniform(5.0, 60.0), self._act)
+
+    def _try_again(self, loop):
+        if self.loop is loop and self.node is not None:
+            self.kill()
+            self.boot()
+
+    def lose_disk(self):
+        """All files are gone, and the identity with them. Only while nothing runs."""
+        assert self.node is None
+        self.disk = Files(self.world)
+        self.identity = None
 
     def kill(self):
         """SIGKILL: the kernel closes what it held, and hangs up on its programs."""
@@ -94,7 +122,10 @@ class Host:
         self.is_off = True
 
     def _end(self, silently):
+        if self.node is None:
+            return
         loop, self.node = self.loop, None
+        self.is_started = False
         self.disk.crash_in = None
         for program in list(self.programs):
             if silently:
@@ -117,6 +148,7 @@ class Host:
         self.loop.turn(self._leave)
 
     def _leave(self):
+        self.is_started = False
         task = self.loop.start(self.node.stop())
         task.add_callback(lambda done: self.world.add(0.5, self._left, self.loop))
 

@@ -26,13 +26,29 @@ class Network:
     def __init__(self, world):
         self.world = world
         self.hosts = {}              # address -> Host
+        self.disturbed = 0.0         # when the network was last kept from doing what it should
+        self.reset()
+        self._chance = world.chance("network").random
+        self._blocked = {}           # (from, to) -> None, one direction
+
+    def reset(self):
+        """As good as a network is."""
         self.loss = 0.01             # of the datagrams...
         self.twice = 0.01
         self.late = 0.02             # ...that are overtaken by others
-        self.jitter = 0.001          # s
         self.corrupt = 0.0
-        self._chance = world.chance("network").random
-        self._blocked = {}           # (from, to) -> None, one direction
+        self.jitter = 0.001          # s
+
+    def reset_stream(self, channel):
+        """A box on the way sends a reset to both ends."""
+        for end in (channel, channel.other):
+            end.loop.host.disturbed = self.world.now
+            end.broken()
+
+    def inject(self, host, data, source):
+        """A datagram from `host` to all, with another's address as its source."""
+        for target in self.world.hosts:
+            self.world.add(self.delay(host, target, len(data)), self._deliver, host, target, 47474, data, (source.ip, 47474))
 
     def passes(self, one, other):
         """Does a packet get from one computer to another now?"""
@@ -405,6 +421,11 @@ class SimChannel:
             self._put(RESET if self._inbox else FIN, 0)
         elif was in ("handshake", "connecting") and self.other is not None and self._far() is not None:
             self._carry(self.other._turn_lost, LinkDown(f"{self.address[0]} closed the connection", "eof"))
+
+    def broken(self):
+        """A reset arrived that the other end did not send."""
+        if self.state in ("open", "handshake"):
+            self._other_ended(RESET)
 
     def vanish(self):
         """The computer has no power any more: nobody is told."""

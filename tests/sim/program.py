@@ -99,6 +99,7 @@ class Program:
         self.loop.die()
         self.host.programs.pop(self, None)
         self.loop.world.exits[self.told["session"], self.host.name] = code
+        self.host.finished[self.told["session"]] = self.loop.now()
         self.loop.world.note(f"{self.host.name}: program {self.pid} ({self.kind}) ended with {code}")
         self._root.world.add(0.0001, self._root.turn, self._tell)
 
