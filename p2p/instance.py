@@ -34,6 +34,8 @@ OPEN = (proto.ASKED, proto.ALLOWED, proto.RUNNING)
 SECOND_DIALLER = 1.0      # s after which the one who should be dialled dials, too: the other may be behind a firewall
 LAST_WORDS = 1.0          # s of quiet on the connection of a peer that has exited, after which nothing more will come
 UNREAD = 128 << 20        # bytes of messages that may wait for a program that does not look; then peers are not read
+ROOT_TRIES = 20           # dials of the own root; where nothing listens any more, one is enough
+ROOT_PAUSE = 0.1          # s between them
 MAX_COMPLAINTS = 64       # different lines about peers' classes
 
 
@@ -313,11 +315,21 @@ class RootLink:
         self._connection = None
         self.dispatch.notice(proto.ROSTER, lambda connection, told: instance.rostered(told.members))
         self.dispatch.notice(proto.END, lambda connection, told: self._end())
-        client = Client(instance.loop, networks, self)
-        client.dial([("127.0.0.1", port)], tag, instance.me.id).add_callback(self._dialled)
+        self._client = Client(instance.loop, networks, self)
+        self._where = [("127.0.0.1", port)], tag, instance.me.id
+        self._tries_left = ROOT_TRIES
+        self._dial()
+
+    def _dial(self):
+        self._client.dial(*self._where).add_callback(self._dialled)
 
     def _dialled(self, future):
-        if future.error is not None:
+        if future.error is None or self._instance.ended:
+            return
+        self._tries_left -= 1
+        if self._tries_left and getattr(future.error, "kind", "") != "refused":
+            self._instance.loop.call_later(ROOT_PAUSE, self._dial)      # idle strangers may have taken this address's places
+        else:
             sys.stderr.write(f"p2pframe: the root does not answer, so there is no session: {future.error}\n")
             self._end()
 

@@ -112,7 +112,8 @@ class Jobs:
             del self._jobs[number]
 
     def _ended(self, job, code):
-        job.state, job.exit, job.ended_wall = EXITED, code if code < 1 << 31 else code - (1 << 32), self._loop.wall()   # Windows' are unsigned
+        signed = code if code < 1 << 31 else code - (1 << 32)        # Windows' are unsigned
+        job.state, job.exit, job.ended_wall = EXITED, signed, self._loop.wall()
         job.process.close()
         for callback in job.on_end:
             callback()

@@ -235,7 +235,8 @@ class Launcher:
             "state": self._node.publisher.name, "session": session.number, "token": session.token.hex(), "app": session.app,
             "version": session.version.hex(), "folder": folder, "data": data,
             "framework": os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "home": self._node.home,
-            "network": self._node.networks.tags[0].hex(), "port": self._port_for(session), "root_port": self._node.port, "me": self._me.hex(),
+            "network": self._node.networks.tags[0].hex(), "port": self._port_for(session), "root_port": self._node.port,
+            "me": self._me.hex(),
             "host": session.host.hex(), "name": self._node.name, "args": session.arguments,
             "roster": [dict(row, id=row["id"].hex()) for row in self._roster(session)]}
 

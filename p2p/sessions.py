@@ -99,6 +99,7 @@ class Session:
         self.expires = None
         self.job = None
         self.is_started = False
+        self.has_lost_host = False   # its node was gone once: there is nobody to ask for the end
         self.is_ending = False       # its end was said; what is under way still comes to its own
         self.is_over = False
 
@@ -276,12 +277,9 @@ class Sessions:
         session = self._joined(number, sender)
         if session is None:
             return
-        may_ask = session.host == self._me or self._has_lost_its_host(session)
+        may_ask = session.host == self._me or session.has_lost_host
         if sender == session.host or may_ask and session.members[sender].status in (ALLOWED, RUNNING):
             self.close(session)
-
-    def _has_lost_its_host(self, session):
-        return session.members[session.host].status == UNREACHABLE
 
     def close(self, session):
         """End it here, and as the host for everybody."""
@@ -302,7 +300,7 @@ class Sessions:
         """This node's instance wants the session to end."""
         if session.host == self._me:
             self.close(session)
-        elif self._has_lost_its_host(session):
+        elif session.has_lost_host:
             if not session.is_ending:
                 self._tell_others(session, proto.END)
             self.close(session)
@@ -314,6 +312,7 @@ class Sessions:
         for session in self:
             if node_id in session.members and not session.is_over:
                 self._step(session, node_id, "unreachable")
+                session.has_lost_host |= node_id == session.host
                 if node_id == session.host and session.members[self._me].status == ASKED:
                     self.close(session)
 

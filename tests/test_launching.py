@@ -1,6 +1,7 @@
 """The launcher in real nodes on this computer: what links, peers and processes do to a session while it runs."""
 
 import os
+import socket
 
 import pytest
 
@@ -164,7 +165,8 @@ def test_only_a_participant_that_has_not_answered_yet_can_put_its_words_on_the_h
 
 def test_a_roster_does_not_make_this_nodes_programs_dial_into_the_world(room):
     launcher = room.nodes[0].launcher
-    rows = [row(b"m" * 32, "8.8.8.8"), row(b"n" * 32, "10.1.2.3"), row(b"o" * 32, "example.com"), row(room.nodes[1].identity.node_id, "8.8.8.8")]
+    rows = [row(b"m" * 32, "8.8.8.8"), row(b"n" * 32, "10.1.2.3"), row(b"o" * 32, "example.com"),
+            row(room.nodes[1].identity.node_id, "8.8.8.8")]
     placed = [placed["address"] for placed in launcher._placed(rows)]
     assert placed[:3] == ["", "10.1.2.3", ""] and placed[3] not in ("", "8.8.8.8")
 
@@ -280,3 +282,43 @@ def test_an_instance_may_say_its_port_and_ask_for_the_end_and_nothing_else(room,
     answer = claimant.connection.request(message, **fields)
     room.until(lambda: answer.done)
     assert isinstance(answer.error, Refusal) and answer.error.code == proto.UNSUPPORTED
+
+
+def test_many_programs_that_start_at_once_all_reach_their_root_though_idle_strangers_take_its_places(room):
+    """Each address has few places for handshakes, and the oldest is evicted: a program must try again."""
+    ann = room.nodes[0]
+    idle = []
+
+    def push():
+        idle.append(socket.create_connection(("127.0.0.1", ann.port)))
+        return True
+    room.start(WAITS, others=False)
+    for _ in range(3):
+        room.do(ann.launcher.run("app", [], []))
+    try:
+        room.until(lambda: push() and (len(idle) > 250 or all(job.state != "starting" for job in ann.launcher.jobs)))
+        room.until(lambda: all(job.state != "starting" for job in ann.launcher.jobs))
+        assert [job.state for job in ann.launcher.jobs] == ["running"] * 4, room.outputs()
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+@pytest.mark.parametrize("room", [3], indirect=True)
+def test_where_the_host_is_gone_the_others_go_on_and_any_of_them_can_end_it_for_all(room):
+    session = room.start("""
+import p2p
+app = p2p.attach()
+for event in app:
+    if isinstance(event, p2p.Line):
+        app.end()
+print("over", flush=True)
+""")
+    running(room, session)
+    ann, bob, eve = room.nodes
+    room.do(ann.stop())
+    room.until(lambda: all(node.find("ann").state == "left" for node in (bob, eve)))
+    assert [room.job(node).state for node in (1, 2)] == ["running", "running"]
+    room.job(1).write(b"go\n")
+    room.until(lambda: [room.job(node).exit for node in (1, 2)] == [0, 0])
+    assert "over" in room.output(1) and "over" in room.output(2)

@@ -45,7 +45,8 @@ def _one(given, seed, faults):
     for line in simulation.summary():
         print(line)
     # Not to stdout, which is the same for the same seed
-    print(f"seed {seed}: {given.nodes * given.minutes / 60:.1f} node-hours in {time.process_time() - began:.1f} s", file=sys.stderr, flush=True)
+    print(f"seed {seed}: {given.nodes * given.minutes / 60:.1f} node-hours in {time.process_time() - began:.1f} s",
+          file=sys.stderr, flush=True)
     return True
 
 

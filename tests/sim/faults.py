@@ -230,7 +230,8 @@ class Faults:
             victim = chance.choice(known)
             sender = victim.identity if chance.random() < 0.5 else chance.getrandbits(256).to_bytes(32, "little")
             data = seal(self._forger, sender, chance.getrandbits(chance.choice((8, 31, 64))), chance.getrandbits(16), proto.BEACON,
-                        name=chance.choice(known).name, port=chance.choice((PORT, 9)), nonce=chance.getrandbits(64), view=0, answer=chance.random() < 0.5)
+                        name=chance.choice(known).name, port=chance.choice((PORT, 9)), nonce=chance.getrandbits(64), view=0,
+                        answer=chance.random() < 0.5)
             self.network.inject(host, data, chance.choice(known))
         self.world.tell(f"{host.name}: somebody there writes beacons in others' names")
 
