@@ -89,6 +89,9 @@ class LocalRoot:
     async def watch(self, on_notice):
         """Hear the notices."""
         self.node.watchers.append(on_notice)
+        untold, self.node.untold = self.node.untold, []
+        for line in untold:
+            on_notice(line)
 
     async def ended(self):
         """Until no root runs here any more."""

@@ -32,6 +32,7 @@ from .trust.networks import Networks, check_tls
 
 INCARNATION = "incarnation"
 MAX_REFUSED_KINDS = 64
+MAX_UNTOLD = 20           # notices kept for the first shell: a node is often found before its own prompt stands
 
 
 class Node:
@@ -51,6 +52,7 @@ class Node:
         self.refused = {}                # reason -> count, for `stats`
         self.past_traffic = Traffic()    # of connections that are gone
         self.watchers = []               # callables(text): the shells
+        self.untold = []                 # notices from before the first shell listened
         self.changed = Event(loop)       # something that people or verbs wait for has changed
         self.dispatch = Dispatch()       # what peers may ask
         self.owner_dispatch = Dispatch()
@@ -166,6 +168,8 @@ class Node:
     def notice(self, text):
         """A line for every shell, cleaned here."""
         line = clean(text, 1000)
+        if not self.watchers:
+            self.untold = (self.untold + [line])[-MAX_UNTOLD:]
         for watcher in list(self.watchers):
             watcher(line)
 
