@@ -85,7 +85,7 @@ def test_a_line_without_end_comes_in_parts_that_cut_no_character(loop):
     reader, writer = os.pipe()
     inbox = Inbox()
     Input(loop, inbox, reader).wanted()
-    text = "x" + "\N{SNOWMAN}" * (MAX_LINE // 3 * 2)
+    text = "xx" + "\N{SNOWMAN}" * (MAX_LINE // 3 * 2)
     data = text.encode()
     while data:
         data = data[os.write(writer, data[:PIECE]):]
