@@ -15,12 +15,15 @@ from .layout import Job as JobRow
 from .layout import Session as SessionRow
 from .sessions import MAX_INVITED, OPEN
 from .sessions import Ask, Changed, Fetch, Kill, Over, Send, Session, Sessions, Start, Tell, Withdraw, exit_code
-from .sync.manifest import app_name_fault
+from .sync.manifest import app_name_fault, changes
+from .sync.transfer import fetch_manifest
+from .tasks import within
 from .text import clean
 from .trust import consent
 from .trust.ecc import node_id_text
 
 RULES = "rules.json"
+LOOK_FOR = 2.0               # s for the manifest that tells a person what has changed; then he is asked without it
 WORDS = proto.STATUS
 TOLD_AHEAD = 1 << 17         # bytes of rosters on their way to a program that does not read
 TO_ATTACH = 2.0              # s that a program which has only started gets to attach, hear of the end and exit by itself
@@ -62,6 +65,7 @@ class Launcher:
     async def run(self, app, nodes, arguments) -> Session:
         """Start an application here and ask these nodes (IDs) to take part. Raises UserError."""
         _check_arguments(arguments)
+        nodes = [node_id for node_id in dict.fromkeys(nodes) if node_id != self._me]
         if len(nodes) > MAX_INVITED:
             raise UserError(f"a session has room for {MAX_INVITED} other nodes, {len(nodes)} were named: name fewer", code="too-many")
         offer = await self._node.offers.offered(app)
@@ -110,14 +114,14 @@ class Launcher:
         who = f"{self._node.label(host)} {node_id_text(host)}"
         if answer == consent.ASK:
             self._node.log.write("asked", f"[{what.number}] {who} wants to run {wanted}")
-            self._node.notice(consent.prompt(what, self._since(host), self._what_is_new(session)))
+            self._loop.start(self._prompt(what))
         elif answer == consent.REFUSE:
             self._node.refuse("requests", f"{who}: {what}; its request for {wanted} was denied")
             self.sessions.decided(session, False, what)
         else:
             self._node.log.write(answer, f"{wanted} from {who}, by rule {what.number}")
-            self._node.notice(f"* {self._node.label(host)}: {session.app} {'is allowed' if answer == consent.ALLOW else 'is denied'} "
-                              f"by rule {what.number}")
+            if answer == consent.ALLOW:      # a no by rule is silent: it has no budget, and was said to have peace
+                self._node.notice(f"* {self._node.label(host)}: {session.app} is allowed by rule {what.number}")
             self.sessions.decided(session, answer == consent.ALLOW, f"by rule {what.number}")
 
     def _since(self, node_id):
@@ -126,12 +130,36 @@ class Launcher:
         days = int((self._loop.wall() - wall) // 86400) if wall else 0
         return "first seen today" if days < 1 else f"first seen {days} day{'s' if days > 1 else ''} ago"
 
-    def _what_is_new(self, session):
-        known = [rule for rule in self.consent.rules()
-                 if (rule.node, rule.app, rule.answer) == (session.host, session.app, consent.ALLOW)]
-        if any(rule.version == session.version for rule in known):
+    async def _prompt(self, request):
+        note = await self._what_is_new(request.subject)
+        if request in self.consent.requests():           # a shell beside this one may have answered by now
+            self._node.notice(consent.prompt(request, self._since(request.node), note))
+
+    async def _what_is_new(self, session):
+        """How it differs from what this user allowed before, or else has here; words for the prompt, cleaned."""
+        allowed = [rule.version for rule in self.consent.rules()
+                   if (rule.node, rule.app, rule.answer) == (session.host, session.app, consent.ALLOW)]
+        if session.version in allowed:
             return "; you allowed it with other arguments before"
-        return "; its files have changed since you allowed it" if known else ""
+        try:
+            here = await self._loop.work(self._node.offers.store.installed, session.app)
+            if session.version in here or not (allowed or here):
+                return ""
+            before = (allowed or here)[-1]
+            which = f"the version {before.hex()[:6]}… that {'you allowed before' if allowed else 'is here'}"
+            return f"; not {which}: {consent.differences(await self._compare(before, session))}"
+        except P2PError:
+            return "; not a version that you know, and its files could not be compared"
+
+    async def _compare(self, before, session):
+        old = await self._loop.work(self._node.offers.store.manifest, before)
+        if old is None:
+            raise UserError("the old version is not here any more")
+        asking = self._loop.start(fetch_manifest(self._node.request, session.version, [session.host]))
+        try:
+            return changes(old, await within(self._loop, asking, LOOK_FOR))
+        finally:
+            asking.cancel()
 
     def allow(self, number, always=False, any_args=False):
         """This user's yes; the Request. Raises UserError."""

@@ -16,6 +16,7 @@ from ..text import clean
 from .ecc import BadKey, node_id_text, parse_node_id
 
 ALLOW, DENY, ASK, REFUSE = "allow", "deny", "ask", "refuse"
+NAMED = 5             # changed files that a prompt names; it is one line
 
 Expired = namedtuple("Expired", "request")
 RulesChanged = namedtuple("RulesChanged", "")
@@ -213,3 +214,10 @@ def prompt(request, since, note="") -> str:
     return (f"[{request.number}] {clean(request.name)} ({node_id_text(request.node)[:10]}…, {since}) wants to run {clean(request.app)} "
             f"{request.version.hex()[:6]}…{clean(with_arguments, 300)} with you{note} — allow {request.number} | deny {request.number} "
             f"({int(limits.ASK_FOR)} s)")
+
+
+def differences(changes) -> str:
+    """What became of the files, in words for the prompt. `changes`: added, changed and removed paths, as a publisher named them."""
+    files = [f"{clean(path, 40)} {what}" for what in ("changed", "added", "removed") for path in getattr(changes, what)]
+    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+    return ", ".join(files[:NAMED]) + more
