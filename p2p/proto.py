@@ -147,7 +147,8 @@ END = message(0x35, "END", "The session is over for everybody, or the invitation
 
 LISTENING = message(0x40, "LISTENING", "From an instance to its root: the port it listens on.", ("port", u16))
 SCHEMAS = message(
-    0x41, "SCHEMAS", "The message classes the sender knows, told when two instances meet.",
+    0x41, "SCHEMAS", "The message classes the sender knows. Of several connections between two instances, the one on which the lower "
+    "ID says this is their link; the other end answers with its own.",
     ("schemas", several(record("Schema", ("id", u32), ("text", text(1024))), 1024)))
 DATA = message(
     0x42, "DATA", "An application's own message: schema id, then its fields. A request where the id is not 0.",

@@ -44,7 +44,7 @@ answered with the ERROR UNSUPPORTED; an unknown notice or response is dropped, s
 
 The server sends its HELLO as soon as TLS is up; the client answers with its own. Anything else before that ends the connection.
 After {limits.KEEPALIVE:g} s without sending, a KEEPALIVE goes out; after {limits.SILENCE:g} s without a byte from the other root the connection counts as lost.
-A frame must be complete {limits.FRAME_DEADLINE:g} s after it began.
+A frame must be complete {limits.FRAME_DEADLINE:g} s after it began. Between the instances of a session, which may be busy for as long as they like, neither deadline holds.
 
 ## Datagrams
 
