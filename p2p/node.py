@@ -74,7 +74,7 @@ class Node:
         try:
             self._make_parts()
         except BaseException:
-            self._lock.release()
+            self._give_back()
             raise
         self.neighbours.start()
         self.broadcaster.start()
@@ -85,6 +85,16 @@ class Node:
         except P2PError as error:
             await self.stop(str(error))
             raise
+
+    def _give_back(self):
+        """A start that failed half-way: nobody must reach what is left of it."""
+        if hasattr(self, "links"):
+            self.links.close("")
+        if hasattr(self, "publisher"):
+            self.publisher.close()
+        if hasattr(self, "server"):
+            self.server.close()
+        self._lock.release()
 
     def _take_home(self):
         self.identity_home_check()

@@ -27,7 +27,11 @@ class Publisher:
             remove_stale(node.disk.read_bytes(path, 256).decode("ascii", "replace").strip())
         self._writer = node.loop.state_writer()
         self.name = self._writer.name
-        node.disk.write_atomic(path, self.name.encode("ascii") + b"\n")
+        try:
+            node.disk.write_atomic(path, self.name.encode("ascii") + b"\n")
+        except P2PError:
+            self._writer.close()        # nobody would know its name any more
+            raise
 
     def start(self):
         """Write the first table, and from then on at least every few seconds."""

@@ -243,3 +243,15 @@ def test_statistics_have_the_keys_of_the_command_line(bed):
         assert set(stats[wire]) == {"in_bytes", "out_bytes", "in_messages", "out_messages", "connections"} and stats[wire]["in_bytes"] > 0
     assert set(stats["nodes"][0]) == {"id", "name", "in_bytes", "out_bytes", "rtt_ms"}
     assert stats["messages"]["HELLO"]["in"] >= 1 and stats["messages"]["PING"]["out"] >= 1
+
+
+def test_a_start_that_fails_half_way_leaves_nothing_that_others_could_reach(bed):
+    node = bed.make("ann")
+    (bed.folder / "ann" / "state-name" / "in the way").mkdir(parents=True)
+    (bed.folder / "ann").chmod(0o700)
+    with pytest.raises(UserError):
+        bed.do(node.start())
+    assert bed.loop.free_port(bed.port) == bed.port
+    shutil.rmtree(bed.folder / "ann" / "state-name")
+    bed.start("ann")
+    assert bed.nodes[0].port == bed.port
