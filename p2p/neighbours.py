@@ -132,6 +132,8 @@ class Neighbours:
 
     def _changed(self, effect):
         member, after = effect.member, effect.after
+        if after is None:
+            self._asked.pop(member.id, None)      # forgotten: in years many identities come and go
         if after == membership.ALIVE:
             if effect.before != membership.SUSPECT or not member.was_told:
                 self._tell(member, "is here" if not member.was_told else "is back")
