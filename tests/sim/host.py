@@ -86,16 +86,19 @@ class Host:
     async def _start(self):
         node = self.node
         node.watchers.append(lambda text: self.world.note(f"{self.name} shows {text}"))
+        started = self.loop.start(node.start())
+        await self.loop.sleep(0)
+        if hasattr(node, "identity"):          # it is spoken to before it has cleared up its store
+            self.identity = node.identity.node_id
+            self.world.identities[self.identity] = self
         try:
-            await node.start()
+            await started
         except UserError as error:
             self.world.note(f"{self.name}: cannot start: {error}")
             self.world.add(5.0, self._try_again, self.loop)
             return
         self.is_started = True
         self.disturbed = self.world.now
-        self.identity = node.identity.node_id
-        self.world.identities[self.identity] = self
         for look in self.world.on_start:
             look(self)
         self.loop.call_later(self.life.uniform(0.5, 3.0), self._look_at_requests)

@@ -38,6 +38,7 @@ class World:
         self.events = 0
         self.digest = 0
         self.identities = {}         # node ID -> the Host that has it, or had it last
+        self.verified = {}           # (what was signed, signature) -> is it right?
         self.on_start = []           # callables(host): its root has started
         self.failures = []           # handlers and tasks that failed by a bug
         self.exits = {}              # (session, host) -> the exit code of the program that really ran there
