@@ -88,6 +88,9 @@ class TlsChannel:
         except (OSError, ValueError) as error:  # the other end went away between accept and here
             self._lose(_link_down(error, self.address))
             return
+        except KeyError:
+            self._lose(LinkDown(f"{self.address[0]}: this node is not in that network any more", "unreachable"))
+            return
         self._handshake()
 
     def _handshake(self):
@@ -185,6 +188,8 @@ class TlsChannel:
             return
         self._state = "closing"
         self.loop.unwatch(self._fd)
+        if self._again is not None:
+            self._again.cancel()
         try:
             self._sock.unwrap()
         except (OSError, ValueError):
@@ -200,10 +205,15 @@ class TlsChannel:
         self._again = self.loop.call_later(limits.LINGER, self.abort)
 
     def _drain(self):
+        # What still comes is thrown away: closing on unread bytes would be a reset, and cost the other end our last words.
+        # `shutdown` has taken the TLS off, so this reads the socket itself.
         try:
-            while self._sock.recv(RECORD):
-                pass
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            for _ in range(limits.READ_BUDGET // RECORD):
+                if not self._sock.recv(RECORD):
+                    break
+            else:
+                return
+        except BlockingIOError:
             return
         except (OSError, ValueError):
             pass
@@ -246,10 +256,12 @@ def _link_down(error, address):
 def dial(loop, host, port, credentials, tag, kind_of_channel=TlsChannel):
     """A TlsChannel that is being opened to a numeric address. Raises LinkDown where that fails at once."""
     try:
+        if not 0 < port < 65536:
+            raise ValueError(f"there is no port {port}")
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
         sock = socket.socket(family, kind, proto)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:      # a host with a null byte is a ValueError, one that is no text a UnicodeError
         raise LinkDown(f"{host}: {error}", "unreachable")
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -286,7 +298,11 @@ class Listener:
                 self._rest()
                 return
             client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                client.close()       # macOS: it is gone already
+                continue
             host = address[0].split("%")[0]
             if len(address) == 4 and address[3]:
                 host = f"{host}%{address[3]}"
