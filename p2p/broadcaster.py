@@ -58,7 +58,7 @@ class Broadcaster:
     @property
     def can_hear(self):
         """Is the shared port open, so that others' beacons arrive?"""
-        return self._shared4 is not None or self._shared6 is not None
+        return self._shared4 is not None
 
     def start(self):
         """Begin to speak."""

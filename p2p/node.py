@@ -130,8 +130,10 @@ class Node:
             loop, me, self.networks, self._next_incarnation(), self.wanted_port or self.port, self._beacon,
             self.neighbours.heard, self._datagram_refused, self.neighbours.table.alive)
         if not self.broadcaster.can_hear:
-            self.log.write("root", f"UDP port {self.wanted_port} is held by another program: others' beacons are not heard here; "
-                                   "use `connect HOST`")
+            text = (f"UDP port {self.wanted_port} is held by another program: others' beacons are not all heard here; "
+                    "end it, or use `connect HOST`")
+            self.log.write("root", text)
+            self.notice(f"! {text}")
 
     def _listen(self):
         last = min(self.wanted_port + limits.PORTS_TRIED, 65536) if self.wanted_port else 1
