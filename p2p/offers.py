@@ -158,6 +158,10 @@ class Offers:
         names = [known.name for known in self._node.networks.all()]
         if network is not None and network not in names:
             raise UserError(f"{clean(network)}: this node is not in such a network; it is in {', '.join(names)}", code="no-such-network")
+        found = self._node.disk.status(folder)
+        if found is not None and found.kind in "dl" and not self._node.disk.exists(os.path.join(folder, "main.py")):
+            raise UserError(f"{clean(folder, 200)}: there is no main.py in it. An application is a folder with a main.py, which is what "
+                            "`run` starts: add one, or name the folder that has it", code="no-main")
         manifest = await self._loop.work(self.store.install_folder, folder, name)
         await self._publish(name, manifest.version, network or names[0], len(manifest.files), manifest.bytes)
         await self._holdings_changed()
@@ -220,7 +224,10 @@ class Offers:
         """The folder of this version, fetched where it is not here. Raises UserError; then nothing has changed."""
         check_app_name(name)
         if await self._loop.work(self.store.is_installed, name, version):
-            return self.store.folder(name, version)
+            if await self._loop.work(self.store.mend, name, version):
+                return self.store.folder(name, version)
+            self._node.notice(f"! {name} {version.hex()[:12]} was damaged on this disk: it is brought anew")
+            await self._holdings_changed()
         key = (name, version)
         if key not in self._bringing:
             task = self._bringing[key] = self._loop.start(self._bring(name, version, prefer, source, limit, progress))
@@ -246,6 +253,10 @@ class Offers:
     async def _bring(self, name, version, prefer, source, limit, progress):
         progress = progress or Progress(self._loop)
         holders = self._holders(name, version, prefer, source)
+        own = self.catalogue.newest(name, self._me)
+        if not holders and own is not None and own.version == version:
+            raise UserError(f"{name}: what this node shared is damaged on its disk, and nobody else here holds it: "
+                            "`share` its folder again", code="no-holder")
         manifest = await fetch_manifest(self._node.request, version, holders)
         progress.bytes = manifest.bytes
         staging = await self._loop.work(self.store.begin, name, manifest)

@@ -85,6 +85,29 @@ def test_an_installed_file_that_was_damaged_is_fetched_again_and_not_copied(tmp_
     check_installed(store, "two", old)
 
 
+def test_a_damaged_version_is_mended_from_this_disk_or_goes_so_that_it_can_be_fetched(tmp_path):
+    store = a_store(tmp_path)
+    source = lay(tmp_path / "a", TREE, "empty")
+    manifest = store.install_folder(source, "one")
+    folder = store.folder("one", manifest.version)
+    assert store.mend("one", manifest.version)
+    with open(os.path.join(folder, "scores"), "w") as file:
+        file.write("a program wrote where it should not")
+    assert store.mend("one", manifest.version)
+    check_installed(store, "one", manifest)
+    os.unlink(os.path.join(folder, "sub/deep/big"))
+    assert not store.mend("one", manifest.version) and not store.is_installed("one", manifest.version)
+    staging = store.begin("one", manifest)
+    assert [size for _, size in staging.missing()] == [len(BIG)]
+    staging.discard()
+    store.install_folder(source, "one")
+    with open(os.path.join(folder, "main.py"), "r+b") as file:
+        file.write(b"\xff")
+    assert store.install_folder(source, "one").version == manifest.version       # sharing it again repairs it
+    check_installed(store, "one", manifest)
+    assert os.listdir(tmp_path / "home" / "staging") == []
+
+
 def test_two_names_may_hold_one_version_and_removing_one_leaves_the_other(tmp_path):
     store = a_store(tmp_path)
     folder = lay(tmp_path / "a", TREE)

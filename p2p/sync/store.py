@@ -151,7 +151,7 @@ class Store:
             manifest = self.scan(folder)
             if not manifest.files:
                 raise UserError(f"{folder}: no file in it; an application has at least a main.py", code="empty")
-            if self.is_installed(name, manifest.version):
+            if self.is_installed(name, manifest.version) and self.mend(name, manifest.version):
                 return manifest
             staging = self.begin(name, manifest)
             try:
@@ -208,6 +208,36 @@ class Store:
             self._disk.sync(f"apps/{name}")
             self._disk.sync("apps")
             self._index = None
+
+    def mend(self, name: str, version: bytes) -> bool:
+        """Is an installed version still what was shared? Reads all of it: disks err, and programs write where they should not.
+
+        If not, it is put together again from what this disk holds; where that is not enough, it goes, and can be fetched.
+        """
+        if self._is_whole(name, version):
+            return True
+        try:
+            manifest = self.manifest(version)
+        except UserError:
+            self.remove(name, version)
+            return False
+        staging = self.begin(name, manifest)
+        try:
+            self.remove(name, version)
+            if staging.missing():
+                return False
+            staging.commit()
+            return True
+        finally:
+            staging.abort()          # what was whole of it need not be fetched
+
+    def _is_whole(self, name, version):
+        try:
+            return scan.scan(self._disk, f"apps/{name}/{version.hex()}", exactly=True).version == version
+        except UserError as error:
+            if error.code in ("not-permitted", "no-descriptors", "broken"):
+                raise               # this says nothing about its contents
+            return False
 
     def release(self, staging):
         """This staging is over, one way or another (called by Staging)."""
