@@ -11,7 +11,7 @@ business: it knows verbs as words and exit codes.
 import os
 
 from . import system
-from .errors import P2PError, UserError
+from .errors import P2PError, UsageError, UserError
 from .verbs import help as help_pages
 from .verbs.declare import bind, read
 from .verbs.options import GLOBAL, START
@@ -25,6 +25,8 @@ class Settings:
 
     def __init__(self, given, entry):
         self.entry = entry
+        if given.get("home") == "":
+            raise UsageError("--home: an empty path; name a folder")
         self.home = os.path.abspath(given.get("home") or os.environ.get("P2PFRAME_HOME") or system.state_folder(os.environ))
         self.name = given.get("name")
         self.port = given.get("port")

@@ -13,6 +13,8 @@ Rule: a mistake is told in one line that names it, and the nearest thing that ex
 from types import SimpleNamespace
 
 from ..errors import UsageError
+from ..limits import MAX_NAME
+from ..text import clean
 
 ONE, OPTIONAL, MANY, TEXT, AFTER = "one", "optional", "many", "text", "after"
 MOST_WORDS = 256           # of one command; proto.COMMAND carries no more
@@ -90,8 +92,10 @@ class Verb:
 
 def number(word):
     """A whole number from 1 on."""
-    if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) and len(word) <= 9):
+    if not (word.isascii() and word.isdigit() and 0 < int(word[:10])):
         raise ValueError("a whole number from 1 on")
+    if len(word) > 9:
+        raise ValueError("a whole number from 1 to 999,999,999")
     return int(word)
 
 
@@ -145,6 +149,14 @@ def choice(*words):
             raise ValueError(" or ".join(words))
         return word
     return kind
+
+
+def name_of_node(word):
+    """A name for this node, such that commands can mean it and nobody is misled: NODE may also be `all` or name@idprefix."""
+    if word in ("", "all") or word[0] == "-" or "@" in word or clean(word) != word or not word.strip():
+        raise ValueError(f"a node's name, such as bob: at most {MAX_NAME} printable characters, not `all`, without @, "
+                         "and not beginning with -")
+    return word
 
 
 # -- reading
