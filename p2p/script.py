@@ -8,8 +8,8 @@ The root is found, or started in this process, when the first verb wants one: a 
 opens no port. The end of the input is the end of a root that was started here.
 """
 
-from .errors import UserError
-from .terminal.plain import PlainConsole
+from .errors import UsageError, UserError
+from .terminal.plain import TOO_LONG, PlainConsole
 from .terminal.stdio import StdioCaller
 from .verbs.command import tell
 from .verbs.declare import read
@@ -34,7 +34,7 @@ class Script:
         self._code = 0
         self._is_empty = True
         self._ended = loop.future()
-        self._console = PlainConsole(loop, 0, 1, "", self._line, self._end)
+        self._console = PlainConsole(loop, 0, 1, "", self._line, self._end, self._too_long)
 
     async def run(self):
         """Until the end of stdin; the exit code of the first verb that failed."""
@@ -64,6 +64,13 @@ class Script:
             return
         self._console.suspend()
         self._loop.start(self._run_line(line)).add_callback(lambda done: self._console.resume())
+
+    def _too_long(self):
+        settings = self._settings
+        self._is_empty = False
+        error = UsageError(TOO_LONG)
+        tell(StdioCaller(self._stdio, settings.color, settings.as_json), error, settings.as_json)
+        self._code = self._code or error.exit
 
     async def _run_line(self, line):
         settings = self._settings

@@ -289,6 +289,13 @@ def test_a_script_runs_each_line_the_last_without_newline_too_and_fails_as_its_f
     assert one_line(nodes.run("ann", "id"), 3)            # its end was the end of the root that it started
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\nhelp up\n"])
+def test_a_script_line_that_is_too_long_is_an_error_and_no_silence(nodes, end):
+    done = nodes.run("ann", input="say all " + "x" * 70_000 + end)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "65,536 bytes" in done.stderr
+    assert ("usage: up" in done.stdout) == ("help" in end)
+
+
 def test_a_script_beside_a_running_root_is_its_guest(ann):
     done = ann.run("ann", "--json", input="id\nnodes --wait 1\nexit\nbad")
     assert done.returncode == 0

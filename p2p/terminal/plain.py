@@ -16,6 +16,7 @@ from .output import Output
 
 READ = 1 << 16               # bytes read at once
 MAX_LINE = 1 << 16           # bytes of one line; the longest `say` is 4 KiB
+TOO_LONG = f"a line of more than {MAX_LINE:,} bytes was left out: no command is that long"
 BOUND = 64 << 20             # bytes of output for a reader that is slower than one command; what comes then is lost
 BOM = "\ufeff"               # some editors begin files with it
 
@@ -37,11 +38,17 @@ class Lines:
     def _deliver(self):
         while self._lines and not self._is_suspended and not self._is_closed:
             line = self._lines.popleft()
+            if line is None:
+                self._on_long()
+                continue
             self._show_line(line)
             self._on_line(line)
         if self._has_ended and not self._is_suspended and not self._is_closed:
             self._has_ended = False
             self._on_eof()
+
+    def _on_long(self):
+        """In place of a line that is too long."""
 
     def _show_line(self, line):
         """Nothing to show where lines do not come from keys."""
@@ -56,10 +63,14 @@ class Lines:
 
 
 class PlainConsole(Lines):
-    """See `console.Console` for what the methods promise. Ctrl-C is a signal here and not a key."""
+    """See `console.Console` for what the methods promise. Ctrl-C is a signal here and not a key.
 
-    def __init__(self, loop, fd_in, fd_out, prompt, on_line, on_eof):
+    `on_long()` is called in place of a line that is too long; without it, such a line is only mentioned.
+    """
+
+    def __init__(self, loop, fd_in, fd_out, prompt, on_line, on_eof, on_long=None):
         super().__init__(loop, on_line, on_eof)
+        self._on_long = on_long or (lambda: self.print(TOO_LONG))
         self._fd = fd_in
         self._prompt = prompt if os.isatty(fd_in) and os.isatty(fd_out) else ""
         self._private = system.open_private_tty(fd_out)
@@ -199,7 +210,7 @@ class PlainConsole(Lines):
         for line in whole:
             self._end_line(line)
         self._keep(rest)
-        if not data and self._buffer:
+        if not data and (self._buffer or self._is_skipping):
             self._end_line(b"")
 
     def _keep(self, part):
@@ -208,7 +219,6 @@ class PlainConsole(Lines):
         if len(self._buffer) > MAX_LINE:
             self._buffer.clear()
             self._is_skipping = True
-            self.print(f"a line of more than {MAX_LINE} bytes was left out")
 
     def _end_line(self, part):
         self._keep(part)
@@ -216,6 +226,8 @@ class PlainConsole(Lines):
             line = self._buffer.decode("utf-8", "replace")
             line = line[1:] if self._is_first and line.startswith(BOM) else line
             self._lines.append(line[:-1] if line.endswith("\r") else line)
+        else:
+            self._lines.append(None)
         self._buffer.clear()
         self._is_first = self._is_skipping = False
 
