@@ -86,11 +86,14 @@ class Neighbours:
         self._save_later()
         self._loop.start(self._round_trip(connection))
 
-    def down(self, member_id, error):
+    def down(self, member_id, connection, error):
         """A link ended."""
         kind = error.kind if isinstance(error, LinkDown) else "protocol"
         self._views.pop(member_id, None)
         self.table.unlinked(member_id, kind, self._loop.now())
+        member = self.table.get(member_id)
+        if member is not None:
+            member.last_seen = connection.last_in     # a silent one ends long after its last word
         self.act()
         self._node.client.lost(member_id)
 
@@ -205,7 +208,7 @@ class Neighbours:
             hosts = [host for host, _ in member.addresses if "%" not in host and (local or not host.startswith(("127.", "::1")))]
             if hosts:
                 rows.append({"id": member.id, "name": member.name, "addresses": hosts, "port": member.addresses[0][1],
-                             "state": _KINDS_BY_STATE[member.state], "age_s": int(max(0, now - member.last_seen))})
+                             "state": _KINDS_BY_STATE[member.state], "age_s": int(max(0, now - self.heard_at(member)))})
         return {"nodes": rows}
 
     async def _on_say(self, connection, said):
@@ -256,6 +259,13 @@ class Neighbours:
             raise UserError(f"{clean(word)}: no such node here. `nodes` lists who is; `connect HOST` reaches one that broadcast does not",
                             code="no-such-node")
         return found[0]
+
+    def heard_at(self, member):
+        """When something last came from it, the loop's clock; what this node itself knows is always new."""
+        if member.is_self:
+            return self._loop.now()
+        connection = self._node.link(member.id)
+        return connection.last_in if connection is not None else member.last_seen
 
     def label(self, member_id):
         """What to call a node on a screen: its name, and some of its ID where another node has the same name."""

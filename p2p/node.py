@@ -120,7 +120,7 @@ class Node:
         self.port = self.server.port
         self.neighbours = Neighbours(self)
         self.find, self.label, self.members = self.neighbours.find, self.neighbours.label, self.neighbours.sorted
-        self.links = Links(loop, me, self.neighbours.up, lambda node_id, connection, error: self.neighbours.down(node_id, error))
+        self.links = Links(loop, me, self.neighbours.up, self.neighbours.down)
         self.offers = Offers(self)
         self.launcher = Launcher(self)
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]

@@ -7,8 +7,9 @@ import pytest
 from p2p import proto
 from p2p.client import Client
 from p2p.connection import Dispatch
-from p2p.errors import Refusal, UserError
+from p2p.errors import LinkDown, Refusal, UserError
 from p2p.node import Node
+from p2p.verbs.people import node_rows
 from tests.bench import Bench
 from tests.nodes import PROGRAM, free_port
 
@@ -124,6 +125,18 @@ def test_a_goodbye_is_leaving_and_a_crash_is_death(bed):
     assert any("bob" in text and text.endswith("left") for _, text in bed.notices)
     bed.start("bob")
     bed.until(lambda: bed.states(ann)["bob"] == "alive")
+
+
+def test_when_a_node_was_last_heard_is_told_by_its_link_and_kept_when_that_is_gone(bed):
+    ann, bob = bed.start("ann"), bed.start("bob")
+    bed.meet()
+    link = ann.link(bob.identity.node_id)
+    link.last_in -= 3.0
+    heard = link.last_in
+    rows = {row["name"]: row["last_seen_s"] for row in node_rows(ann)}
+    assert 3.0 <= rows["bob"] < 20.0 and rows["ann"] == 0.0
+    ann.neighbours.down(bob.identity.node_id, link, LinkDown("silence", "silent"))
+    assert ann.neighbours.table.get(bob.identity.node_id).last_seen == heard
 
 
 def test_a_node_that_reached_one_by_address_learns_the_rest_and_later_newcomers(bed):

@@ -39,7 +39,7 @@ class Lines:
         while self._lines and not self._is_suspended and not self._is_closed:
             line = self._lines.popleft()
             if line is None:
-                self._on_long()
+                self._left_out()
                 continue
             self._show_line(line)
             self._on_line(line)
@@ -47,7 +47,7 @@ class Lines:
             self._has_ended = False
             self._on_eof()
 
-    def _on_long(self):
+    def _left_out(self):
         """In place of a line that is too long."""
 
     def _show_line(self, line):
@@ -70,7 +70,7 @@ class PlainConsole(Lines):
 
     def __init__(self, loop, fd_in, fd_out, prompt, on_line, on_eof, on_long=None):
         super().__init__(loop, on_line, on_eof)
-        self._on_long = on_long or (lambda: self.print(TOO_LONG))
+        self._on_long = on_long
         self._fd = fd_in
         self._prompt = prompt if os.isatty(fd_in) and os.isatty(fd_out) else ""
         self._private = system.open_private_tty(fd_out)
@@ -88,6 +88,12 @@ class PlainConsole(Lines):
         self._turns = None               # of the reading thread
         self._ask()
         self._read_on()
+
+    def _left_out(self):
+        if self._on_long is None:
+            self.print(TOO_LONG)
+        else:
+            self._on_long()
 
     # -- out
 

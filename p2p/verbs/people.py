@@ -71,13 +71,12 @@ def node_rows(node):
     rows = []
     for member in node.members():
         host, number_of_port = node.address_of(member) or (None, None)
-        is_here = member.is_self or node.link(member.id) is not None
         networks = list(names.values()) if member.is_self else [names[tag] for tag in member.networks if tag in names]
         rows.append({
             "id": node_id_text(member.id), "name": member.name, "state": member.state, "self": member.is_self,
             "verified": member.verified, "address": host, "port": number_of_port, "networks": networks,
             "rtt_ms": 0.0 if member.is_self else _milliseconds(member.rtt_s),
-            "last_seen_s": 0.0 if is_here else round(max(0.0, now - member.last_seen), 3),
+            "last_seen_s": round(max(0.0, now - node.neighbours.heard_at(member)), 3),
             "version": node.version if member.is_self else member.version})
     return rows
 
