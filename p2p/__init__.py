@@ -10,8 +10,9 @@ _HOMES = {
     "attach": "app", "App": "app", "Peer": "app",
     "Message": "message", "Join": "message", "Leave": "message", "Line": "message", "Eof": "message",
     "Gone": "message", "Timeout": "message",
+    "clean": "text",
 }
-__all__ = ["__version__", "App", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "Timeout", "attach"]
+__all__ = ["__version__", "App", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "Timeout", "attach", "clean"]
 
 
 def __getattr__(name):

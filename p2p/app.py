@@ -40,6 +40,7 @@ def attach(name=None, wait=WAIT) -> "App":
     """
     global _app
     if _app is None:
+        _check_seconds(wait, "p2p.attach(wait=S)")
         if child.bootstrap is None:
             raise SystemExit(f"{name or 'this program'} is an application: share its folder and start it with "
                              "`python p2pframe.py run NAME [NODE...]`")
@@ -50,6 +51,21 @@ def attach(name=None, wait=WAIT) -> "App":
         child.on_exit(_app.close)
         _app._begin(wait)
     return _app
+
+
+def _check_peer(peer):
+    if not isinstance(peer, Peer):
+        raise TypeError(f"a peer is one of app.peers, app.host or the .sender of an event, not {repr(peer)[:80]}")
+
+
+def _check_class(kind, where):
+    if not isinstance(kind, type):
+        raise TypeError(f"{where} wants a class, such as p2p.Line or one of your messages: {where}(Class), not {repr(kind)[:80]}")
+
+
+def _check_seconds(timeout, where):
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ValueError(f"{where}: the timeout is a number of seconds, such as 2.5, not {timeout!r}")
 
 
 class App:
@@ -111,6 +127,7 @@ class App:
 
     def send(self, peer: Peer, message: Message) -> None:
         """Send to one peer. Waits while it has too much unread. Raises Gone. What is sent to `me` comes back."""
+        _check_peer(peer)
         fields = fields_of(message)
         if peer is self.me:
             self._instance.arrived(message_of(**fields), peer, len(fields["fields"]))
@@ -149,11 +166,13 @@ class App:
 
     def request(self, peer: Peer, message: Message, timeout: float = 10.0):
         """Send, and wait for the message that the peer's handler returns. Raises Gone, Timeout; UserError if it was refused."""
-        what = type(message).__name__
+        _check_peer(peer)
+        fields, what = fields_of(message), type(message).__name__
+        _check_seconds(timeout, f"request({what})")
         if peer is self.me:
             raise ValueError(f"{what}: a request to oneself would wait for ever")
         deadline = self._loop.now() + timeout
-        future = self._link(peer).request(DATA, timeout, **fields_of(message))
+        future = self._link(peer).request(DATA, timeout, **fields)
         self._loop.flush()
         self._turn_until(lambda: future.done or self._instance.is_full)
         if not future.done:
@@ -183,16 +202,20 @@ class App:
 
     def reply(self, message: Message, answer: Message) -> None:
         """Answer a message that came by `request`; for the loop form, where no handler's return value does it."""
+        fields_of(message)
+        fields = fields_of(answer)
         asked = message.__dict__.pop("_asked", None)
         if asked is not None:
             connection, number = asked
-            connection.reply(DATA, number, **fields_of(answer))
+            connection.reply(DATA, number, **fields)
             self._let_out(connection)
 
     # -- receiving
 
     def on(self, kind):
         """Decorator: call the function with each event of this class, in `run`. What it returns answers a request."""
+        _check_class(kind, "@app.on")
+
         def register(function):
             self._handlers[kind] = function
             return function
@@ -227,6 +250,8 @@ class App:
 
     def poll(self, timeout=0.0):
         """The next event, or None: nothing within `timeout` seconds (None: as long as it takes), or the session is over."""
+        if timeout is not None:
+            _check_seconds(timeout, "app.poll")
         self._input.wanted()
         if not self._events:
             self._turn_until(lambda: self._events or self._instance.ended, timeout)
@@ -240,6 +265,11 @@ class App:
 
     def wait(self, kind, sender=None, timeout=None):
         """The next event of this class (from this peer); others stay in the queue. Raises Timeout, and Gone when it cannot come."""
+        _check_class(kind, "app.wait")
+        if sender is not None:
+            _check_peer(sender)
+        if timeout is not None:
+            _check_seconds(timeout, "app.wait")
         self._input.wanted()
         instance = self._instance
 

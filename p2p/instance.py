@@ -24,7 +24,7 @@ from .errors import LinkDown, PeerError
 from .inbox import Inbox
 from .links import TOGETHER, Links
 from .loop import Loop
-from .message import Join, Leave, decode, encode, message_class, schemas
+from .message import Join, Leave, Message, decode, encode, message_class, schemas
 from .server import Server
 from .text import clean
 from .trust.identity import Identity
@@ -360,7 +360,10 @@ class RootLink:
 
 
 def fields_of(message) -> dict:
-    """The fields of a DATA message."""
+    """The fields of a DATA message. TypeError for what is no message."""
+    if not isinstance(message, Message):
+        what = f"the class {message.__name__}: make one, {message.__name__}(...)" if isinstance(message, type) else repr(message)[:80]
+        raise TypeError(f"a message is an object of a class of yours that derives from p2p.Message, not {what}")
     return {"schema": message.schema_id, "fields": encode(message)}
 
 

@@ -89,7 +89,7 @@ Node = record(
     ("in_bytes", "u64", "from it"),
     ("out_bytes", "u64", "to it"),
     ("first_seen", "f64", "Unix s"),
-    ("last_seen", "f64", "Unix s"))
+    ("last_seen", "f64", "Unix s; 0 while it is connected"))
 
 Session = record(
     "Session", "A session that this node takes part in or was asked to.",

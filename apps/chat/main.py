@@ -16,7 +16,7 @@ for event in app:
     if isinstance(event, p2p.Line):          # a line the user typed
         app.broadcast(Say(event.text))
     elif isinstance(event, Say):
-        app.print(f"<{event.sender.name}> {event.text}")
+        app.print(f"<{event.sender.name}> {p2p.clean(event.text, 4096)}")      # one line, whatever its sender wrote
     elif isinstance(event, (p2p.Join, p2p.Leave)):
         app.print(f"* {event.sender.name} {event.verb}")
     elif isinstance(event, p2p.Eof):
