@@ -162,7 +162,7 @@ def test_too_much_for_the_disk_or_the_quota_is_refused_before_the_first_byte(tmp
     bomb = Manifest([Entry("bomb", "f", False, free, b"1" * 32)])
     with pytest.raises(UserError) as caught:
         store.begin("chat", bomb)
-    assert caught.value.code == "no-space" and "free some space" in str(caught.value)
+    assert caught.value.code == "no-space" and "64.0 MiB always stay free" in str(caught.value)
     store.begin("first", Manifest([Entry("f", "f", False, 600_000, b"2" * 32)]))
     with pytest.raises(UserError) as caught:
         store.begin("second", Manifest([Entry("f", "f", False, 600_000, b"3" * 32)]))

@@ -297,8 +297,10 @@ class Store:
         promised = sum(_room(staging.manifest) for staging in self._open.values())
         free = self._disk.free_bytes(".") - limits.DISK_RESERVE - promised
         if _room(manifest) > free:
-            raise UserError(f"{name} takes {size(_room(manifest))}, {size(max(free, 0))} can be used on the "
-                            f"disk of {self.home}; free some space and try again", code="no-space")
+            kept = f"{size(limits.DISK_RESERVE)} always stay free"
+            kept += f", {size(promised)} are promised to other fetches" if promised else ""
+            raise UserError(f"{name} takes {size(_room(manifest))}, {size(max(free, 0))} can be used on the disk of {self.home} ({kept}): "
+                            "free some space and try again", code="no-space")
         self.contents()
         if manifest.bytes + self._used + promised > self._quota:
             raise UserError(f"{name} has {size(manifest.bytes)}, and installed applications may have "
