@@ -21,6 +21,18 @@ STARTING, RUNNING, EXITED = "starting", "running", "exited"
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COMSPEC",
         "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "NO_COLOR", "COLORTERM")
 ROWS, COLUMNS = 24, 80          # of a terminal that nobody has looked at yet
+UP_AFTER = 3.0                  # s after which a program counts as running though it never attached: many never will
+
+
+def how_it_ended(code) -> str:
+    """An exit code in words: "exited with 3", "was killed by signal 9 (SIGKILL)"."""
+    if not -64 < code < 0:
+        return f"exited with {code}"
+    try:
+        name = f" ({signal.Signals(-code).name})"
+    except ValueError:
+        name = ""
+    return f"was killed by signal {-code}{name}"
 
 
 class Job:
@@ -102,7 +114,12 @@ class Jobs:
         self._next += 1
         self._jobs[job.number] = job
         job.pid = job.process.pid
+        self._loop.call_later(UP_AFTER, self._is_up, job)
         return job
+
+    def _is_up(self, job):
+        if job.state == STARTING:
+            job.state = RUNNING
 
     def _make_room(self):
         ended = [number for number, job in self._jobs.items() if job.state == EXITED]

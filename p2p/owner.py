@@ -30,6 +30,8 @@ MAX_NOTICE = 8000              # bytes; proto.NOTICE carries 8192
 class Caller:
     """Who gave a command. Children say what `write`, `room` and `raw` do."""
 
+    hears_notices = False        # a shell does; the others see what their command says and no more
+
     def __init__(self, loop, as_json=False, yes=False, rows=0, columns=0, color=False, is_terminal=False, folder=""):
         self.loop = loop
         self.as_json = as_json
@@ -94,9 +96,10 @@ class Caller:
 class RemoteCaller(Caller):
     """A command line or a shell in another process."""
 
-    def __init__(self, connection, fields):
+    def __init__(self, connection, fields, hears_notices):
         super().__init__(connection.loop, fields.as_json, fields.yes, fields.rows, fields.columns, fields.color,
                          fields.is_terminal, fields.folder)
+        self.hears_notices = hears_notices
         self._connection = connection
         self._number = fields.command
 
@@ -162,7 +165,7 @@ class Owners:
         if key in self._callers:
             raise PeerError("two commands with one number", "command")
         # Known before its task has taken the first step: an INTERRUPT may stand right behind it.
-        caller = self._callers[key] = RemoteCaller(connection, fields)
+        caller = self._callers[key] = RemoteCaller(connection, fields, connection in self._watchers)
         connection.serve(proto.COMMAND, request, self._command(key, fields.words, caller))
 
     async def _command(self, key, words, caller):

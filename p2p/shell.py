@@ -39,6 +39,8 @@ SOURCES = {"node": ("nodes", "name"), "app": ("apps", "name"), "job": ("jobs", "
 class ShellCaller(Caller):
     """A command typed at the prompt: whole lines are printed above it, progress beside it; an attached job gets it all."""
 
+    hears_notices = True
+
     def __init__(self, shell, words):
         console, settings = shell.console, shell.settings
         super().__init__(shell.loop, settings.as_json, settings.yes, console.rows, console.columns, shell.color, bool(console.columns),

@@ -8,9 +8,9 @@ import types
 
 import pytest
 
-from p2p import limits, system
+from p2p import jobs, limits, system
 from p2p.errors import UserError
-from p2p.jobs import EXITED, Jobs, environment
+from p2p.jobs import EXITED, Jobs, environment, how_it_ended
 from tests.bench import Bench
 from tests.nodes import PROGRAM
 from tests.waiting import wait_until
@@ -69,6 +69,23 @@ def bed(tmp_path):
 def test_a_job_prints_ends_and_its_end_comes_after_its_output(bed):
     job = bed.run("print('hello', os.getcwd() == told['cwd']); sys.exit(5)", cwd=str(bed.folder.resolve()))
     assert job.output() == b"hello True\r\n" and job.exit == 5 and bed.ended == [job] and job.number == 1
+
+
+def test_a_program_that_never_attaches_counts_as_running_after_a_while(bed, monkeypatch):
+    monkeypatch.setattr(jobs, "UP_AFTER", 0.2)
+    job = bed.start("sys.stdin.readline()")
+    assert job.state == "starting"
+    bed.until(lambda: job.state == "running")
+    job.write(b"\n")
+    bed.until(lambda: job.state == EXITED)
+    short = bed.run("sys.exit(3)")
+    bed.loop.turn(0.3)
+    assert (short.state, short.exit) == (EXITED, 3)
+
+
+def test_an_end_is_told_in_words():
+    assert [how_it_ended(code) for code in (0, 3, -signal.SIGKILL, -1073741510)] == [
+        "exited with 0", "exited with 3", "was killed by signal 9 (SIGKILL)", "exited with -1073741510"]
 
 
 def test_a_bootstrap_larger_than_a_pipe_arrives_whole(bed):

@@ -201,7 +201,7 @@ def test_attach_replays_types_resizes_and_leaves_by_ctrl_right_bracket(job):
     again.wait_for("size 98 33")                      # the same size again makes it draw
     again.wait_for("size 99 33")
     again.type("7\r")
-    again.wait_for("job 1 has ended with exit code 7")
+    again.wait_for("job 1 has ended: it exited with 7")
     assert again.wait() == 1
     assert job.json("ann", "jobs")[0]["exit"] == 7
     ended = job.run("ann", "attach", "1")
@@ -237,10 +237,28 @@ def test_run_in_the_foreground_attaches_and_its_end_is_the_exit_code(job):
     terminal = command(job, "ann", "run", "echo", "--fg")
     terminal.wait_for("ready")
     terminal.type("0\r")
-    terminal.wait_for("has ended with exit code 0")
+    terminal.wait_for("has ended: it exited with 0")
     assert terminal.wait() == 0
     piped = job.run("ann", "run", "echo", "--fg", "--wait", input="a\n3\n")
     assert piped.returncode == 1 and "got a" in piped.stdout
+
+
+def test_who_gives_up_waiting_for_a_session_is_told_what_goes_on_and_a_shell_hears_of_an_end_once(job):
+    waiting = command(job, "ann", "run", "echo", "--wait")
+    wait_until(lambda: len(job.json("ann", "jobs")) == 2, 10.0, "the second job")
+    waiting.type("\x03")
+    waiting.wait_for("`kill 2` ends it")
+    assert waiting.wait() == 130
+    guest = command(job, "ann")
+    guest.wait_for("ann> ")
+    guest.type("attach 2\r")
+    guest.wait_for("Ctrl-] leaves it")
+    guest.wait_for("ready")
+    guest.type("0\r")
+    guest.wait_for("exited with 0")
+    guest.type("jobs\r")
+    guest.wait_for("UNSEEN")
+    assert guest.output.count("exited with 0") == 1
 
 
 def test_output_is_plain_text_and_can_be_followed_to_the_end(job):

@@ -11,7 +11,7 @@ import re
 from collections import deque
 
 from ..errors import UserError
-from ..jobs import EXITED
+from ..jobs import EXITED, how_it_ended
 from ..tasks import Event
 from .declare import Argument, Option, Verb, number
 
@@ -70,7 +70,7 @@ async def attach(command, node):
     """A job's terminal."""
     job = node.launcher.job(command.args.job)
     if job.state == EXITED:
-        raise UserError(f"job {job.number} has ended with exit code {job.exit}; `output {job.number}` shows what it printed",
+        raise UserError(f"job {job.number} has ended: it {how_it_ended(job.exit)}; `output {job.number}` shows what it printed",
                         code="ended")
     return await attach_to(command, job)
 
@@ -80,6 +80,8 @@ async def attach_to(command, job):
     loop = command.loop
     left = loop.future()
     with Following(loop, job) as following:
+        if command.caller.rows:
+            command.say(f"job {job.number}; Ctrl-] leaves it and it goes on")
         command.raw(True)
         command.write(job.replay())
         if command.caller.rows:
@@ -92,7 +94,8 @@ async def attach_to(command, job):
                 task.cancel()
             command.raw(False)
     if has_ended:
-        command.say(f"job {job.number} has ended with exit code {job.exit}")
+        if not command.caller.hears_notices:         # which tell the same
+            command.say(f"job {job.number} has ended: it {how_it_ended(job.exit)}")
         return 0 if job.exit == 0 else 1
     command.say(f"left job {job.number}, which goes on; `attach {job.number}` comes back")
     return 0

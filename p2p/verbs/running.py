@@ -6,8 +6,9 @@ exit code says how it went. To be interrupted while waiting ends the waiting, no
 """
 
 from ..errors import UsageError, UserError
+from ..jobs import EXITED
 from ..limits import KILL_AFTER
-from ..tasks import within
+from ..tasks import Cancelled, within
 from ..text import clean, size
 from .attaching import JOB, attach_to
 from .declare import AFTER, MANY, Argument, Option, Verb, number
@@ -25,14 +26,39 @@ async def run(command, node):
         raise UsageError("name the nodes or say --all, not both")
     session = await node.launcher.run(args.app, _targets(command, node), args.args)
     if not args.fg:
-        code = await node.launcher.wait(session) if args.wait else 0
+        code = await _waited(command, node, session) if args.wait else 0
         row = node.launcher.run_row(session)
+        row["nodes"] = _plainly(row["nodes"])
         command.show(row, _run_lines(command, row))
         return code
     if session.job is None:
         raise UserError(f"{session.app} could not be started; `log -n 5` says why", code="failed")
     code = await attach_to(command, session.job)
-    return await node.launcher.wait(session) if args.wait else code
+    return await _waited(command, node, session) if args.wait else code
+
+
+async def _waited(command, node, session):
+    """Until the session is over; who gives that up is told what goes on without him."""
+    try:
+        return await node.launcher.wait(session)
+    except Cancelled:
+        job = session.job
+        if job is None or job.state == EXITED:
+            command.say(f"not waited for any longer; {session.app} goes on with the others")
+        else:
+            command.say(f"not waited for any longer: job {job.number} runs on; `kill {job.number}` ends it, "
+                        f"`attach {job.number}` enters it")
+        raise
+
+
+def _plainly(rows):
+    """The rows of who takes part, in the contract's words: who said yes takes part, also while the files are on their way."""
+    return [dict(row, status="running" if row["status"] == "allowed" else row["status"]) for row in rows]
+
+
+def _exit(code):
+    """An exit code for a table's cell."""
+    return code if code is None or code >= 0 else f"signal {-code}"
 
 
 def _targets(command, node):
@@ -50,7 +76,8 @@ def _targets(command, node):
 def _run_lines(command, row):
     where = f"job {row['job']} here" if row["job"] else "not started here"
     lines = [f"{row['app']} {short(command, row['version'])}: {where}"]
-    return lines + command.table(["NODE", "STATUS", "EXIT"], [[node["name"], node["status"], node["exit"]] for node in row["nodes"]])
+    return lines + command.table(["NODE", "STATUS", "EXIT"], [[node["name"], node["status"], _exit(node["exit"])]
+                                                                  for node in row["nodes"]])
 
 
 # -- requests and rules
@@ -108,7 +135,7 @@ async def drop_rule(command, node):
 
 async def jobs(command, node):
     """Application processes here."""
-    rows = node.launcher.job_rows()
+    rows = [dict(row, nodes=_plainly(row["nodes"])) for row in node.launcher.job_rows()]
     if not rows:
         command.say("no jobs; `run APP` starts one")
     command.show(rows, _job_lines(command, rows) if rows else [])
@@ -116,7 +143,7 @@ async def jobs(command, node):
 
 def _job_lines(command, rows):
     headers = ["JOB", "APP", "STATE", "EXIT", "HOST", "NODES", "UNSEEN"]
-    table = [[row["job"], row["app"], row["state"], row["exit"], row["host"],
+    table = [[row["job"], row["app"], row["state"], _exit(row["exit"]), row["host"],
               ", ".join(f"{other['name']} {other['status']}" for other in row["nodes"]), size(row["unseen"]) if row["unseen"] else ""]
              for row in rows]
     if command.is_verbose:
