@@ -42,6 +42,7 @@ class Offers:
         self._due = False
         self._to_verify = {}          # who told -> offers whose signature is not yet checked
         self._bringing = {}           # (name, version) -> Future of the folder
+        self._bundled = {}            # name -> Manifest of what ships with the framework
         self.store = Store(node.home, node.disk)
         self.catalogue = Catalogue(self._me)
         node.dispatch.request(proto.MANIFEST, self._on_manifest)
@@ -217,6 +218,19 @@ class Offers:
                  "installed": (offer.name, offer.version) in mine,
                  "holders": [self._node.label(node_id) for node_id in holders]}
                 for offer, holders in self.catalogue.rows()]
+
+    async def bundled_rows(self):
+        """The same of what ships with the framework and is not offered from here yet: `run` offers it when it is first wanted."""
+        rows = []
+        for name in self._node.disk.listdir(BUNDLED) if self._node.disk.exists(BUNDLED) else []:
+            if self._ships(name) and self.catalogue.newest(name, self._me) is None:
+                if name not in self._bundled:
+                    self._bundled[name] = await self._loop.work(self.store.scan, os.path.join(BUNDLED, name))
+                manifest = self._bundled[name]
+                rows.append({"name": name, "version": manifest.version.hex(), "publisher": node_id_text(self._me),
+                             "network": self._node.networks.all()[0].name, "files": len(manifest.files), "bytes": manifest.bytes,
+                             "installed": self.store.is_installed(name, manifest.version), "holders": []})
+        return rows
 
     # -- fetching
 

@@ -72,7 +72,7 @@ def test_two_shells_find_ask_answer_and_run_and_the_prompt_is_always_the_last_li
         wait_until(lambda: "is here" in terminal.text(), 10.0, "the other", terminal.text)
     assert len(ann.text().split("* bob")[0].splitlines()) <= 3          # the greeting
     share(nodes, "bob", "echo", ECHO)
-    wait_until(lambda: nodes.json("ann", "apps"), 5.0, "the offer")
+    wait_until(lambda: any(row["name"] == "echo" for row in nodes.json("ann", "apps")), 5.0, "the offer")
     ann.type("run echo bob\r")
     bob.wait_for("wants to run echo")
     assert last_line(bob) == "bob>"
@@ -116,7 +116,7 @@ def test_completion_knows_verbs_options_nodes_and_applications(nodes):
     ann = shell(nodes, "ann")
     wait_until(lambda: "* bob" in ann.text(), 10.0, "bob", ann.text)
     share(nodes, "bob", "echo", ECHO)
-    wait_until(lambda: nodes.json("ann", "apps"), 5.0, "the offer")
+    wait_until(lambda: any(row["name"] == "echo" for row in nodes.json("ann", "apps")), 5.0, "the offer")
     ann.type("netw\t\r")
     ann.wait_for("MEMBERS")
 

@@ -34,7 +34,8 @@ async def unshare(command, node):
 
 async def apps(command, node):
     """All applications known here and in the networks."""
-    rows = node.offers.rows()
+    offered = node.offers.rows()
+    rows = offered + await node.offers.bundled_rows()
     if not rows and not command.as_json:
         command.say("no applications here; `share DIR` offers one")
         return
@@ -43,6 +44,8 @@ async def apps(command, node):
     table = [[row["name"], short(command, row["version"]),
               "this node" if row["publisher"] == own else names.get(row["publisher"], row["publisher"][:10]), row["files"],
               size(row["bytes"]), "yes" if row["installed"] else "no", ", ".join(row["holders"])] for row in rows]
+    for line in table[len(offered):]:
+        line[2], line[5] = "p2pframe", "ships"
     command.show(rows, command.table(["NAME", "VERSION", "PUBLISHER", "FILES", "SIZE", "HERE", "HOLDERS"], table))
 
 

@@ -248,7 +248,7 @@ def test_an_update_fetches_only_what_is_new_and_the_old_version_serves_until_the
         folder = app_folder(ann, "data", main_py="print('one')\n")
         (folder / "big").write_bytes(bytes(range(256)) * 8192)
         first = ann.json("share", folder)
-        wait_until(lambda: bob.json("apps"), 5.0, "the offer")
+        wait_until(lambda: bob.json("apps")[0]["holders"], 5.0, "the offer")
         [row] = bob.json("sync", "data")
         assert (row["version"], row["fetched"]) == (first["version"], first["bytes"])
         (folder / "main.py").write_text("print('two')\n")
@@ -269,7 +269,7 @@ def test_a_receiver_killed_in_the_middle_of_a_fetch_has_the_old_version_whole_an
         roots = meet(lab)
         folder = app_folder(ann, "data", main_py="print('one')\n")
         ann.json("share", folder)
-        wait_until(lambda: bob.json("apps"), 5.0, "the offer")
+        wait_until(lambda: bob.json("apps")[0]["holders"], 5.0, "the offer")
         [first] = bob.json("sync", "data")
         for number in range(8):
             (folder / f"block{number}").write_bytes(bytes([number]) * (1 << 20))
