@@ -43,8 +43,8 @@ class ShellCaller(Caller):
 
     def __init__(self, shell, words):
         console, settings = shell.console, shell.settings
-        super().__init__(shell.loop, settings.as_json, settings.yes, console.rows, console.columns, shell.color, bool(console.columns),
-                         shell.folder)
+        super().__init__(shell.loop, settings.as_json, settings.yes, console.rows, console.columns, shell.color,
+                         bool(console.columns) and console.can_draw, shell.folder)
         self.words = words
         self._console = console
         self._terminal = shell.terminal
@@ -243,6 +243,7 @@ class Shell(cmd.Cmd):
         self._waiting.clear()
         if self._running:
             (self._in_turn or self._running[-1]).interrupt()
+        self.console.interrupted()
 
     # -- the end
 

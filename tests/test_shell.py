@@ -150,11 +150,22 @@ def test_a_shell_beside_a_running_root_is_its_guest_and_hears_its_notices(nodes)
 
 def test_a_dumb_terminal_gets_plain_lines(nodes):
     ann = shell(nodes, "ann", TERM="dumb")
-    ann.type("networks\n")
-    ann.wait_for("lan")
-    assert b"\x1b" not in ann.raw
+    share(nodes, "ann", "echo", ECHO)
+    for typed, shown in (("networks\n", "lan"), ("id\n", "pid"), ("half\x03", "^C")):
+        ann.type(typed)
+        ann.wait_for(shown)
+        wait_until(lambda: last_line(ann) == "ann>", 5.0, "the prompt", ann.text)
+    nodes.json("ann", "run", "echo")
+    ann.wait_for("* job 1")
+    ann.type("\x04")
+    ann.wait_for("`exit` again ends it")
     ann.type("exit\n")
     assert ann.wait() == 0
+    assert b"\x1b" not in ann.raw
+    lines = ann.text().splitlines()
+    at = lines.index("ann> networks")
+    assert lines[at + 1].startswith("NAME") and "ann> id" in lines
+    assert not any(line.startswith("ann> ") and ("*" in line or "job" in line) for line in lines), ann.text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

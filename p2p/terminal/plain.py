@@ -17,12 +17,15 @@ from .output import Output
 READ = 1 << 16               # bytes read at once
 MAX_LINE = 1 << 16           # bytes of one line; the longest `say` is 4 KiB
 TOO_LONG = f"a line of more than {MAX_LINE:,} bytes was left out: no command is that long"
+PROMPT_AFTER = 0.05          # s without output until the prompt is written: what stands on a dumb terminal stays there
 BOUND = 64 << 20             # bytes of output for a reader that is slower than one command; what comes then is lost
 BOM = "\ufeff"               # some editors begin files with it
 
 
 class Lines:
     """What both consoles have: lines, and the end of the input after them. While it is suspended both wait."""
+
+    can_draw = True                      # over what stands on the screen
 
     def __init__(self, loop, on_line, on_eof):
         self.on_resize = None            # called with (rows, columns) when the terminal has another size
@@ -50,6 +53,9 @@ class Lines:
     def _left_out(self):
         """In place of a line that is too long."""
 
+    def interrupted(self):
+        """Ctrl-C came as a signal: the terminal has dropped the line that was being typed."""
+
     def _show_line(self, line):
         """Nothing to show where lines do not come from keys."""
 
@@ -68,6 +74,8 @@ class PlainConsole(Lines):
     `on_long()` is called in place of a line that is too long; without it, such a line is only mentioned.
     """
 
+    can_draw = False
+
     def __init__(self, loop, fd_in, fd_out, prompt, on_line, on_eof, on_long=None):
         super().__init__(loop, on_line, on_eof)
         self._on_long = on_long
@@ -81,6 +89,7 @@ class PlainConsole(Lines):
         self._is_skipping = False        # inside a line that is too long
         self._at_line_start = True       # of the output
         self._is_asking = False          # the prompt is the last that was written
+        self._ask_timer = None
         self._input_ended = False
         self._is_scheduled = False
         self._lost = 0
@@ -118,10 +127,7 @@ class PlainConsole(Lines):
 
     def print(self, text):
         """A line of its own, also in the middle of one that `write` has begun."""
-        was_asking = self._is_asking
-        self.write(("" if self._at_line_start else "\n") + text + "\n")
-        if was_asking:
-            self._ask()
+        self.write(("" if self._at_line_start or self._is_asking else "\n") + text + "\n")
 
     def write(self, data):
         """Text or bytes as they are."""
@@ -131,19 +137,31 @@ class PlainConsole(Lines):
         if self._lost and not self._output.pending:
             self._output.write(b"... %d lines were lost: nobody read them\n" % self._lost)
             self._lost = 0
-        if not self._output.write(data):
+        if not self._output.write(b"\n" + data if self._is_asking else data):
             self._lost += data.count(b"\n")
         self._at_line_start, self._is_asking = data.endswith(b"\n"), False
+        self._ask()
 
     def end_line(self):
         """What was written without a line end becomes a line."""
         if not self._at_line_start:
             self.write("\n")
 
+    def interrupted(self):
+        """Whoever typed sees that the line is gone."""
+        if self._prompt and not self._is_suspended:
+            self._at_line_start, self._is_asking = False, False
+            self.write("\n")
+
     def _ask(self):
-        if self._prompt and not self._is_suspended and not self._input_ended:
-            self.write(self._prompt)
-            self._is_asking = True
+        if self._prompt and self._ask_timer is None:
+            self._ask_timer = self._loop.call_later(PROMPT_AFTER, self._ask_now)
+
+    def _ask_now(self):
+        self._ask_timer = None
+        if self._at_line_start and not (self._is_asking or self._is_suspended or self._input_ended or self._is_closed):
+            self._output.write(self._prompt.encode("utf-8", "replace"))
+            self._at_line_start, self._is_asking = False, True
 
     def _pending(self):
         return self._output.pending
@@ -196,7 +214,9 @@ class PlainConsole(Lines):
     def _readable(self):
         if not self._is_closed:
             data = _read(self._fd)
-            if data is not None:
+            if data == b"" and self._prompt and os.isatty(self._fd):
+                self._on_eof()               # Ctrl-D: a terminal has more to say after it
+            elif data is not None:
                 self._arrived(data)
 
     def _arrived(self, data):
@@ -204,8 +224,9 @@ class PlainConsole(Lines):
         if self._is_closed:
             return
         self._input_ended = self._has_ended = not data
-        self._at_line_start = self._at_line_start or self._is_asking       # the terminal echoed the Enter
-        self._is_asking = False
+        if data:
+            self._at_line_start = self._at_line_start or self._is_asking       # the terminal echoed the Enter
+            self._is_asking = False
         self._take(data)
         self._deliver()
         self._ask()
@@ -242,6 +263,8 @@ class PlainConsole(Lines):
         if self._is_closed:
             return
         self._is_closed = True
+        if self._ask_timer is not None:
+            self._ask_timer.cancel()
         if not (self._always_ready or system.WINDOWS):
             self._loop.unwatch(self._fd)
         self._output.finish(None if self._private is None else 0.2)
