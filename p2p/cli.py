@@ -60,8 +60,7 @@ def _stdin_was_closed():
 def _choose(parsed, entry, stdin_was_closed):
     given, verb = parsed.settings, parsed.verb
     if given.get("version"):
-        from . import __version__
-        return _print([f"p2pframe {__version__}"])
+        return _print_version(given)
     if given.get("help"):
         return _print_help(verb.name if verb else None, given)
     settings = Settings(given, entry)
@@ -83,6 +82,14 @@ def _converse(settings, stdin_was_closed):
     if not stdin_was_closed and os.isatty(0):
         return modes.shell(settings)
     return modes.script(settings)
+
+
+def _print_version(given):
+    from . import __version__
+    if given.get("json"):
+        import json
+        return _print([json.dumps({"version": __version__})])
+    return _print([f"p2pframe {__version__}"])
 
 
 def _print_help(name, given):

@@ -17,6 +17,7 @@ from . import limits
 
 MARK = "\ufffd"          # stands for what was taken out
 ELLIPSIS = "\u2026"
+LEAST = 6                # cells of a column of a table, or it is not shown
 MAX_STACK = 3            # combining marks on one character: Hebrew and Thai use up to three, zalgo hundreds
 
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")   # fillers of categories L, M and S
@@ -167,8 +168,12 @@ def plural(count: int, noun: str, several: str = "") -> str:
 def table(headers, rows, columns=None) -> list:
     """Aligned lines, the headers first; numbers to the right. Every cell is cleaned here.
 
-    With `columns` (the terminal's width) the widest columns are cut until a line fits; without (a pipe), none is.
+    With `columns` (the terminal's width) the widest columns are cut until a line fits; what would be cut so short that it
+    says nothing is left out, from the right, where the less important stands. Without (a pipe) all is whole.
     """
+    if columns is not None:
+        room = max(1, (columns + 2) // (LEAST + 2))
+        headers, rows = list(headers)[:room], [list(row)[:room] for row in rows]
     cells = [[_cell(value) for value in row] for row in rows]
     numbers = [all(isinstance(row[at], (int, float)) for row in rows) and bool(rows) for at in range(len(headers))]
     widths = [max(width(line[at]) for line in [list(headers)] + cells) for at in range(len(headers))]

@@ -81,6 +81,11 @@ def test_version_and_help_need_no_root(nodes, words):
     assert not nodes.home("ann").exists()
 
 
+def test_the_version_is_a_document_where_one_is_wanted(nodes):
+    for words in (["--version"], ["nodes", "--version"]):
+        assert set(nodes.json("ann", *words)) == {"version"}
+
+
 def test_the_home_is_found_by_option_then_environment_then_platform(nodes):
     for option, env, expected in ((["--home", "here"], {"P2PFRAME_HOME": "/there"}, nodes.folder / "here"),
                                   ([], {"P2PFRAME_HOME": "/there"}, "/there"),

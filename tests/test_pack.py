@@ -183,6 +183,17 @@ def test_apps_and_tests_become_programs(tree):
     assert start(tree, program="probe").stdout == "probe library\n"
 
 
+def test_a_file_of_tests_becomes_a_program_that_runs_them(tree):
+    shutil.copy(str(ROOT / "tools" / "run_tests.py"), str(tree / "tools"))
+    (tree / "pyproject.toml").write_text("")
+    (tree / "tests/__init__.py").write_text("")
+    (tree / "tests/test_x.py").write_text(
+        "import p2p\nfrom tests.waiting import X\n\ndef test_it():\n    assert X == 1 and p2p.name() == 'no'\n")
+    pack(tree, "bin/test_x")
+    done = start(tree, "-q", program="test_x", python=(sys.executable,))
+    assert done.returncode == 1 and "1 failed" in done.stdout and "'library' == 'no'" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_library_is_imported_from_its_zip(tree):
     pack(tree, "bin/libp2pframe.zip")
     code = "import p2p; print(p2p.name(), p2p.__file__)"

@@ -123,6 +123,13 @@ def test_a_table_fits_the_terminal_and_is_whole_in_a_pipe():
     assert "x" * 200 in table(("A", "B", "C"), rows)[1]
 
 
+def test_on_a_narrow_terminal_columns_go_before_they_become_unreadable():
+    headers = ("NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION")
+    rows = [("a name of some length", "suspect", "k3f9q2xw7a", "192.168.100.200:47474", "1.2 ms", "5.8 s ago", "0.1.0")]
+    assert [len(table(headers, rows, columns)[0].split()) for columns in (6, 20, 40, 54, 80)] == [1, 2, 5, 7, 7]
+    assert table(headers, rows, 20) == ["NAME         STATE", "a name of \u2026  suspect"]
+
+
 def test_nothing_hostile_passes_through_a_table():
     lines = table(("NAME",), [("a\x1b[2J\nb\u202e",), (b"\x9b",)], 40)
     assert len(lines) == 3 and all(is_harmless(line) for line in lines)

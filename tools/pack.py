@@ -3,7 +3,8 @@
     python tools/pack.py bin/p2pframe bin/libp2pframe.zip bin/testapp 'bin/*'
 
 `bin/p2pframe` holds the framework, its entry script and its applications; `bin/NAME` the framework's library and
-the program `apps/NAME` (its main.py) or `tests/NAME.py`; `bin/libp2pframe.zip` the library alone, for PYTHONPATH.
+the program `apps/NAME` (its main.py) or `tests/NAME.py`; `bin/test_NAME` runs a file of tests, for which it takes the
+repository along; `bin/libp2pframe.zip` is the library alone, for PYTHONPATH.
 All are zips of sources, so every supported Python runs them, wherever they were built; what a program does at
 its start is in `tools/loader.py`.
 
@@ -52,6 +53,14 @@ def programs():
     return ["p2pframe", LIBRARY] + sorted(set(apps + tests))
 
 
+def repository(name):
+    """What a file of tests may import, start or look at. The file NAME.test tells which one is meant."""
+    found = {path.name: path for path in ROOT.iterdir() if path.suffix in (".py", ".md", ".toml") or path.name == "Makefile"}
+    for folder in ("p2p", "apps", "tests", "tools", "docs", "bench"):
+        found.update(files_below(ROOT / folder, folder + "/"))
+    return {**found, "run_tests.py": ROOT / "tools" / "run_tests.py", f"{name}.test": ROOT / "tests" / "__init__.py"}
+
+
 def contents(name):
     """({name in the archive: path}, entry script or None) of one target."""
     library = files_below(ROOT / "p2p", "p2p/")
@@ -61,6 +70,8 @@ def contents(name):
         return {**library, **files_below(ROOT / "apps", "apps/"), "p2pframe.py": ROOT / "p2pframe.py"}, "p2pframe.py"
     if (ROOT / "apps" / name / "main.py").is_file():
         return {**files_below(ROOT / "apps" / name), **library}, "main.py"
+    if name.startswith("test_") and (ROOT / "tests" / f"{name}.py").is_file():
+        return repository(name), "run_tests.py"
     if (ROOT / "tests" / f"{name}.py").is_file():
         return {f"{name}.py": ROOT / "tests" / f"{name}.py", **library}, f"{name}.py"
     raise Unknown(f"bin/{name}: there is neither apps/{name}/main.py nor tests/{name}.py; "

@@ -216,6 +216,9 @@ class Checks:
 
 def main():
     """Run all checks; the exit code."""
+    if sys.argv[1:]:
+        print(__doc__.strip() + "\n\nIt takes no arguments.")
+        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     report = Report()
     home = tempfile.mkdtemp(prefix="p2p-testapp-")
     loop = Loop()

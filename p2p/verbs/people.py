@@ -88,9 +88,9 @@ def _milliseconds(value):
 def _node_lines(command, rows):
     shown = None if command.is_verbose else ID_SHOWN
     styles = {"alive": "", "suspect": "yellow", "dead": "dim", "left": "dim"}
-    headers = ["NAME", "ID", "STATE", "ADDRESS", "RTT", "HEARD", "VERSION"]
-    table = [[row["name"] + (" (this node)" if row["self"] else ""), row["id"][:shown],
-              row["state"] + ("" if row["verified"] else " (unverified)"), _address(row["address"], row["port"]),
+    headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION"]
+    table = [[row["name"] + (" (this node)" if row["self"] else ""), row["state"] + ("" if row["verified"] else " (unverified)"),
+              row["id"][:shown], _address(row["address"], row["port"]),
               "" if row["self"] or row["rtt_ms"] is None else duration(row["rtt_ms"] / 1e3),
               "" if row["self"] else age(row["last_seen_s"]), row["version"]] for row in rows]
     lines = command.table(headers, table)
