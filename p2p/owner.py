@@ -30,7 +30,10 @@ MAX_NOTICE = 8000              # bytes; proto.NOTICE carries 8192
 class Caller:
     """Who gave a command. Children say what `write`, `room` and `raw` do."""
 
-    hears_notices = False        # a shell does; the others see what their command says and no more
+    @property
+    def hears_notices(self):
+        """Are notices shown to this person too? Without, what the command says is all that is seen."""
+        return False
 
     def __init__(self, loop, as_json=False, yes=False, rows=0, columns=0, color=False, is_terminal=False, folder=""):
         self.loop = loop
@@ -96,12 +99,17 @@ class Caller:
 class RemoteCaller(Caller):
     """A command line or a shell in another process."""
 
-    def __init__(self, connection, fields, hears_notices):
+    def __init__(self, connection, fields, watchers):
         super().__init__(connection.loop, fields.as_json, fields.yes, fields.rows, fields.columns, fields.color,
                          fields.is_terminal, fields.folder)
-        self.hears_notices = hears_notices
         self._connection = connection
         self._number = fields.command
+        self._watchers = watchers
+
+    @property
+    def hears_notices(self):
+        """Does its process show them?"""
+        return self._connection in self._watchers
 
     def write(self, stream, data):
         """As OUTPUT frames."""
@@ -165,7 +173,7 @@ class Owners:
         if key in self._callers:
             raise PeerError("two commands with one number", "command")
         # Known before its task has taken the first step: an INTERRUPT may stand right behind it.
-        caller = self._callers[key] = RemoteCaller(connection, fields, connection in self._watchers)
+        caller = self._callers[key] = RemoteCaller(connection, fields, self._watchers)
         connection.serve(proto.COMMAND, request, self._command(key, fields.words, caller))
 
     async def _command(self, key, words, caller):

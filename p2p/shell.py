@@ -39,7 +39,10 @@ SOURCES = {"node": ("nodes", "name"), "app": ("apps", "name"), "job": ("jobs", "
 class ShellCaller(Caller):
     """A command typed at the prompt: whole lines are printed above it, progress beside it; an attached job gets it all."""
 
-    hears_notices = True
+    @property
+    def hears_notices(self):
+        """A shell shows them."""
+        return True
 
     def __init__(self, shell, words):
         console, settings = shell.console, shell.settings
