@@ -20,6 +20,7 @@ from .terminal.stdio import Stdio, StdioCaller, current_folder, wants_color
 from .verbs.runner import INTERRUPTED, run
 
 GRACE = 1.5                # s an interrupted verb has for its end: the root's answer has 1
+SWEEP_AGE = 60.0           # s; a younger p2pstate may just be coming up
 ENDING = 10.0              # s a root in this process has: its jobs have 5
 
 
@@ -106,6 +107,7 @@ class LocalRoot:
 async def open_root(loop, settings):
     """Start a root in this process: a Node that takes commands. Raises UserError."""
     from .node import Node           # half of all there is to load; a guest needs none of it
+    from .state import sweep
     node = Node(loop, settings.home, name=settings.name, port=limits.PORT if settings.port is None else settings.port,
                 app_ports=settings.app_ports, entry=settings.entry)
     await node.start()
@@ -122,6 +124,7 @@ async def open_root(loop, settings):
     except UserError:
         await node.stop("it could not be opened to commands")
         raise
+    loop.work(sweep, loop.wall() - SWEEP_AGE)
     return node
 
 

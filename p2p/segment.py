@@ -6,8 +6,9 @@ Only Python 3.13 can be told not to (`track=False`). Before that, our names are 
 must never be unregistered instead: that races with other openers, and starts the very process it is about.
 
 So nobody cleans up but the maker: `remove` at its end, and after a SIGKILL `remove_stale` at the next start, by the
-name that was written down. Two locks keep that safe: the name's pattern, and an flock that the maker holds while it
-lives, since a copied state folder brings a name with it that somebody else may be using.
+name that was written down; a home may never be started again, so where segments can be listed each root sweeps up after
+the others of its user. Two locks keep that safe: the name's pattern, and an flock that the maker holds while it lives,
+since a copied state folder brings a name with it that somebody else may be using.
 
 Three more traps: a mapping that fails makes SharedMemory unlink, also what it only opened; a full /dev/shm kills by
 SIGBUS at the first write unless room was reserved before; an open memoryview makes close() raise BufferError.
@@ -21,6 +22,7 @@ from typing import Any
 from .errors import UserError
 
 PREFIX = "p2pstate-"
+FOLDER = "/dev/shm"      # where Linux lists them; macOS has no list
 ENTROPY = 16             # hexadecimal digits; the whole name stays below macOS's 31 characters
 _HEX = frozenset("0123456789abcdef")
 
@@ -83,6 +85,18 @@ def remove_stale(name: str) -> bool:
         return remove(name)
     finally:
         os.close(descriptor)
+
+
+def sweep(before: float) -> int:
+    """Unlink all that killed processes of this user left; how many. `before` (Unix s): younger ones may not have their lock yet."""
+    removed = 0
+    for name in sorted(os.listdir(FOLDER)) if os.path.isdir(FOLDER) else []:
+        try:
+            is_old = is_name(name) and os.stat(os.path.join(FOLDER, name)).st_mtime < before
+        except OSError:
+            continue                     # its maker was quicker
+        removed += is_old and remove_stale(name)
+    return removed
 
 
 def _posix() -> Any:

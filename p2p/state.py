@@ -17,10 +17,10 @@ import time
 from . import segment
 from .layout import (LAYOUT, MAGIC, TABLES, Counters, Job, Me, Network, Node, Session, Snapshot, StateError, c_header,
                      layout)
-from .segment import remove_stale
+from .segment import remove_stale, sweep
 
 __all__ = ["Counters", "Job", "Me", "Network", "Node", "Session", "Snapshot", "StateError", "StateReader",
-           "StateWriter", "c_header", "remove_stale"]
+           "StateWriter", "c_header", "remove_stale", "sweep"]
 
 ATTEMPTS = 100           # tries of a reader; beside a writer that does nothing else it needs 1 or 2
 

@@ -192,6 +192,21 @@ def test_what_a_killed_writer_left_is_removed_at_the_next_start(started):
     reader.close()
 
 
+@pytest.mark.skipif(not HAS_FILES, reason="needs /dev/shm")
+def test_what_killed_roots_left_is_swept_up_by_others_and_nothing_that_lives(started, writer, tmp_path, monkeypatch):
+    writing = started(HAMMER, 30)
+    name = writing.stdout.readline().decode().strip()
+    writing.kill()
+    writing.wait(10)
+    for young in ("psm_12345678", name, writer.name):            # a folder of our own: others test on this computer, too
+        os.symlink(os.path.join("/dev/shm", young), str(tmp_path / young))
+    monkeypatch.setattr(segment, "FOLDER", str(tmp_path))
+    assert state.sweep(os.stat("/dev/shm/" + name).st_mtime - 1) == 0
+    assert state.sweep(os.stat("/dev/shm/" + name).st_mtime + 1000) == 1
+    assert not os.path.exists("/dev/shm/" + name)
+    StateReader(writer.name).close()
+
+
 @pytest.mark.interop
 def test_every_python_reads_what_any_other_writes(started):
     pythons = interpreters()
