@@ -26,6 +26,7 @@ LOCK_FILE = "lock"
 STARTING = 10.0            # s that a root may take from its lock to its port
 ENDING = 20.0              # s that a root may take to end after it said goodbye: its jobs have 5
 POLL = 0.03                # s between two looks at the lock
+TRIES = 5                  # a root drops the oldest of too many handshakes, and a flood of them may make it this one's
 ANSWER = 1.0               # s an interrupted command has for its own end
 MAX_ROOT_FILE = 4096
 INTERRUPTED = 130
@@ -55,8 +56,10 @@ async def reach(loop, home):
     except P2PError as error:
         if not home_lock(home).is_held():
             raise NoRoot(home)
-        raise UserError(f"the root of {home} (pid {about['pid']}) does not answer: {error}. If it hangs, end that process",
-                        code="no-answer")
+        hint = "If it hangs, end that process"
+        if not any(interface.is_loopback and interface.is_up and interface.addresses for interface in loop.interfaces()):
+            hint = "This computer's loopback interface is down: bring it up (Linux: `ip link set lo up`)"
+        raise UserError(f"the root of {home} (pid {about['pid']}) does not answer: {error}. {hint}", code="no-answer")
     return link
 
 
@@ -109,7 +112,13 @@ class RootLink:
     async def open(self):
         """Connect. Raises LinkDown or PeerError."""
         client = Client(self._loop, self._networks, self)
-        self._connection = await client.dial([(LOOPBACK, self._port)], self._networks.tags[0], self._identity.node_id)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self._connection = await client.dial([(LOOPBACK, self._port)], self._networks.tags[0], self._identity.node_id)
+                break
+            except LinkDown as error:
+                if not tries_left or error.kind not in ("eof", "reset"):
+                    raise
         self.name = self._connection.hello.name
 
     async def ended(self):
