@@ -11,6 +11,8 @@ An answer is never longer than its question, and a source gets at most one a sec
 multiply traffic. Beacons come close together at the start and then about one a second in the whole network.
 """
 
+from collections import deque
+
 from . import limits, proto
 from .datagram import Opener, seal
 from .errors import PeerError
@@ -18,6 +20,7 @@ from .errors import PeerError
 GROUP = "ff12::7032:7066"      # transient link-local group (RFC 4291, section 2.7), "p2pf" at its end
 LOOPBACK_BROADCAST = "127.255.255.255"
 ANSWER_PAUSE = 1.0             # s between two answers to one source
+OWN = 64                       # of its own datagrams that it knows again; one round has as many as interfaces and networks
 MAX_ANSWERED = 1024            # sources remembered for that
 
 
@@ -38,6 +41,7 @@ class Broadcaster:
         self._peers = peers
         self._sequence = 0
         self._answered = {}
+        self._own = deque(maxlen=OWN)      # MACs of what was sent last
         self._opener = Opener(networks.by_tag)
         self._interfaces = []
         self._endpoints = []
@@ -91,7 +95,9 @@ class Broadcaster:
 
     def _seal(self, network, fields):
         self._sequence += 1
-        return seal(network, self._me, self._incarnation, self._sequence, proto.BEACON, **fields)
+        data = seal(network, self._me, self._incarnation, self._sequence, proto.BEACON, **fields)
+        self._own.append(data[-proto.MAC_SIZE:])
+        return data
 
     def _destinations(self):
         for interface in self._interfaces:
@@ -118,7 +124,9 @@ class Broadcaster:
         try:
             _, envelope, beacon, network = self._opener.open(data)
         except PeerError as error:
-            self._on_refused(error.reason, host)
+            # Its own, come back: stale since a copy of this node, started later, was heard. No news to anybody
+            if data[-proto.MAC_SIZE:] not in self._own:
+                self._on_refused(error.reason, host)
             return
         if beacon.answer and envelope.sender != self._me:
             self._answer(network, address, len(data))

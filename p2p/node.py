@@ -238,14 +238,16 @@ class Node:
         """Keep its counts, say why it ended."""
         self.past_traffic.add(connection.traffic)
         if isinstance(error, PeerError):
-            self.refuse(error.reason, f"{connection.channel.address[0]} {self.label(connection.peer_id)}: dropped: {error}")
+            host = connection.channel.address[0]
+            self.refuse(error.reason, f"{host} {self.label(connection.peer_id)}: dropped: {_without(host, error)}")
         self.links.lost(connection, error)
 
     def connection_refused(self, connection, error):
         """A connection that never became ready."""
         self.past_traffic.add(connection.traffic)
         if isinstance(error, PeerError):
-            self.refuse(error.reason, f"{connection.channel.address[0]}: {error}")
+            host = connection.channel.address[0]
+            self.refuse(error.reason, f"{host}: {_without(host, error)}")
 
     def _datagram_refused(self, reason, host):
         self.refuse(f"udp-{reason}", f"a datagram from {host}: {reason}")
@@ -342,6 +344,12 @@ class Node:
             "messages": {proto.describe(number): {"in": came, "out": went} for number, (came, went) in sorted(tcp.kinds.items())},
             "refused": dict(sorted(self.refused.items())),
         }
+
+
+def _without(host, error):
+    """The error's text; many name the address by themselves."""
+    text = str(error)
+    return text[len(host):].lstrip(": ") if text.startswith((f"{host}:", f"{host} ")) else text
 
 
 class OwnRole:

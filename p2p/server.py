@@ -2,7 +2,7 @@
 
 Anybody on the LAN can open TCP connections, so what has not yet proved who it is may cost little: a deadline
 for TLS and HELLO together, a cap on how many may be under way, a smaller one for each address. At the cap
-the oldest is evicted and the newcomer let in: refusing newcomers would let 64 idle strangers lock every
+the oldest that has shown no key is evicted and the newcomer let in: refusing newcomers would let 64 idle strangers lock every
 friend out, while a friend's handshake takes milliseconds and is never the oldest for long.
 
 The root and every application use this same class.
@@ -31,9 +31,9 @@ class Server:
         host = channel.address[0]
         same = [pending for pending in self._pending if pending.channel.address[0] == host]
         if len(same) >= limits.MAX_PENDING_ADDRESS:
-            self._evict(same[0])
+            self._evict(_least(same))
         elif len(self._pending) >= limits.MAX_PENDING:
-            self._evict(next(iter(self._pending)))
+            self._evict(_least(self._pending))
         connection = Connection(self._loop, channel, self)
         self._pending[connection] = self._loop.call_later(limits.HANDSHAKE_DEADLINE, self._too_late, connection)
 
@@ -77,3 +77,8 @@ class Server:
         self._listener.close()
         for connection in list(self._pending):
             self._evict(connection)
+
+
+def _least(pending):
+    """Whom to drop: the oldest that has not shown a key yet, so that idle strangers do not push out who is half in."""
+    return next((connection for connection in pending if not connection.peer_id), None) or next(iter(pending))

@@ -130,6 +130,17 @@ def test_its_own_beacon_is_not_answered(bed):
     assert bed.received() == []
 
 
+def test_its_own_beacons_are_no_replays_after_a_copy_of_the_node_was_heard(bed):
+    node = bed.broadcaster(b"a" * 32)
+    later = seal(bed.networks.lan, b"a" * 32, 2, 1, proto.BEACON, name="copy", port=1, nonce=99, view=3, answer=False)
+    bed.send(later)
+    bed.until(lambda: node.heard)
+    node.start()
+    bed.until(lambda: node.traffic["in_messages"] > 3)
+    bed.send(later)
+    bed.until(lambda: node.refused == ["replay"])
+
+
 def test_nothing_is_sent_after_close(bed):
     node = bed.broadcaster(b"a" * 32)
     other = bed.broadcaster(b"b" * 32)

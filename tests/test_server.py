@@ -2,11 +2,13 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from p2p import limits
 from p2p.errors import PeerError
+from p2p.server import _least
 from tests.ends import Bed, ping
 
 
@@ -82,6 +84,11 @@ def test_one_address_has_few_places_and_its_own_oldest_makes_room(bed):
     bed.until(lambda: all(is_closed(sock) for sock in others[:3]))
     assert not is_closed(first) and not is_closed(others[3])
     server.close()
+
+
+def test_who_has_shown_a_key_is_not_pushed_out_by_those_who_have_not():
+    friend, strangers = SimpleNamespace(peer_id=b"key"), [SimpleNamespace(peer_id=b"") for _ in range(2)]
+    assert _least([friend, *strangers]) is strangers[0] and _least([friend, friend]) is friend
 
 
 def test_while_strangers_hold_all_places_twenty_of_twenty_friends_get_in(bed):
