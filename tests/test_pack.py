@@ -220,6 +220,9 @@ def test_a_python_that_is_too_old_is_told_so(tree, python):
     pack(tree, "bin/p2pframe")
     done = start(tree, python=(python,))
     assert done.returncode == 1 and done.stderr.startswith("p2pframe needs Python 3.8 or newer, and this is ")
+    for words in ([], ["--version"], ["nodes"]):             # and from the folder
+        done = subprocess.run([python, "-B", str(ROOT / "p2pframe.py"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+        assert done.returncode == 1 and done.stderr.startswith(b"p2pframe needs Python 3.8 or newer, and this is "), done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not here")
