@@ -5,8 +5,13 @@ moment (RFC 8305, "Happy Eyeballs"), and gives the first connection that is read
 whenever there is no connection, with a pause that doubles up to a bound and is jittered, so that a whole room
 that lost its switch does not come back in one instant.
 
+Of kept peers at most MAX_DIALS are dialled at a time, the others wait in line; a dial that has brought nothing for a
+moment gives way to them and comes again later. In the open network anybody can invent a thousand nodes to be dialled.
+
 Who is to be kept is somebody else's decision (membership for roots, the roster for applications).
 """
+
+from collections import OrderedDict
 
 from . import limits
 from .connection import Connection
@@ -56,6 +61,10 @@ class Attempt:
 
     def _give_up(self):
         self._finish(None, LinkDown(f"no answer in {limits.DIAL_TIMEOUT:g} s", "timeout"))
+
+    def give_way(self):
+        """Others wait for this place."""
+        self._finish(None, LinkDown("no answer yet, and others are to be dialled", "timeout"))
 
     def _finish(self, connection, error):
         done, self._done = self._done, None
@@ -117,6 +126,9 @@ class Client:
         self._on_failure = on_failure
         self._kept = {}
         self._attempts = []
+        self._dialling = OrderedDict()      # node ID of a kept peer -> since when it is dialled, oldest first
+        self._waiting = OrderedDict()       # node IDs of kept peers that wait for a place
+        self._place_timer = None
 
     def dial(self, addresses, tag, expected=None):
         """A Future of a ready connection. `addresses`: (numeric host, port) pairs. Fails with LinkDown or PeerError."""
@@ -149,7 +161,7 @@ class Client:
         kept = self._kept.get(node_id)
         if kept:
             kept.failures = 0
-            self._stop(kept)
+            self._stop(node_id, kept)
 
     def lost(self, node_id):
         """Its connection ended: dial again, at once."""
@@ -161,15 +173,17 @@ class Client:
         """Keep it no longer."""
         kept = self._kept.pop(node_id, None)
         if kept:
-            self._stop(kept)
+            self._stop(node_id, kept)
 
-    def _stop(self, kept):
+    def _stop(self, node_id, kept):
+        self._waiting.pop(node_id, None)
         if kept.timer:
             kept.timer.cancel()
             kept.timer = None
         if kept.attempt:
             kept.attempt.cancel()
             kept.attempt = None
+            self._place_is_free(node_id)
 
     def _dial_kept(self, node_id):
         kept = self._kept.get(node_id)
@@ -178,9 +192,15 @@ class Client:
         if kept.timer:
             kept.timer.cancel()
             kept.timer = None
+        if len(self._dialling) >= limits.MAX_DIALS:
+            self._waiting[node_id] = True
+            self._watch_places()
+            return
+        self._dialling[node_id] = self.loop.now()
 
         def done(connection, error):
             kept.attempt = None
+            self._place_is_free(node_id)
             if connection is None and self._kept.get(node_id) is kept:
                 kept.failures += 1
                 kept.timer = self.loop.call_later(self._pause(kept.failures), self._dial_kept, node_id)
@@ -188,12 +208,37 @@ class Client:
                     self._on_failure(node_id, error)
         kept.attempt = Attempt(self, kept.addresses, kept.tag, node_id, done)
 
+    def _place_is_free(self, node_id):
+        self._dialling.pop(node_id, None)
+        if self._waiting:
+            self.loop.call_soon(self._dial_waiting)
+
+    def _dial_waiting(self):
+        while self._waiting and len(self._dialling) < limits.MAX_DIALS:
+            self._dial_kept(self._waiting.popitem(last=False)[0])
+        self._watch_places()
+
+    def _watch_places(self):
+        if self._waiting and self._dialling and self._place_timer is None:
+            since = next(iter(self._dialling.values()))
+            self._place_timer = self.loop.call_at(since + limits.DIAL_GIVES_WAY, self._make_places)
+
+    def _make_places(self):
+        self._place_timer = None
+        overdue = self.loop.now() - limits.DIAL_GIVES_WAY
+        for node_id in [node_id for node_id, since in self._dialling.items() if since <= overdue][:len(self._waiting)]:
+            if node_id in self._dialling:
+                self._kept[node_id].attempt.give_way()
+        self._watch_places()
+
     def _pause(self, failures):
         jitter = 0.5 + self.loop.entropy(1)[0] / 255
         return min(limits.REDIAL_FIRST * 2 ** min(failures - 1, 16), limits.REDIAL_LAST) * jitter
 
     def close(self):
         """Give up everything that is under way."""
+        if self._place_timer:
+            self._place_timer.cancel()
         for node_id in list(self._kept):
             self.release(node_id)
         for attempt in list(self._attempts):

@@ -23,8 +23,12 @@ MAX_ACCEPTS = 64                  # accepts a turn
 TICK = 0.25                       # s; keepalives are swept in ticks, one timer for all connections
 KEEPALIVE = 2.0                   # s of silence before a KEEPALIVE is sent
 SILENCE = 6.0                     # s of silence before a connection counts as lost: three unanswered keepalives
+MAX_LINKS = 1000                  # nodes connected at once; fewer where the process may not have so many descriptors
+MAX_LINKS_ADDRESS = 100           # of these from one address: one computer can be any number of nodes
 LINGER = 1.0                      # s a closing connection waits for the other's end, so that the last words arrive
 DIAL_TIMEOUT = 5.0                # s for TCP and TLS together
+MAX_DIALS = 64                    # kept peers dialled at once; a thousand invented ones would take every descriptor of the process
+DIAL_GIVES_WAY = 1.0              # s after which a dial without result makes room for one that waits
 REDIAL_FIRST = 0.25               # s; doubled at each failure, with jitter
 REDIAL_LAST = 30.0                # s; the longest pause between two tries
 
@@ -42,6 +46,7 @@ INTERFACES_EVERY = 5.0            # s between two looks at the list of interface
 MAX_MEMBERS = 1024                # nodes in the table
 MAX_ADDRESSES = 8                 # addresses kept for one node
 FORGET = 24 * 3600.0              # s a dead or departed node stays in the table
+HINT_TRIES = 3                    # dials of a hinted address where something listens but has no room for us; else one
 REFUSALS = 2                      # refused dials after an EOF that make a node dead
 
 VIEW_EVERY = 1.0                  # s between two looks whether the own view has changed and must be told
@@ -96,6 +101,7 @@ MAX_LINE = 4096                   # bytes of a `say`
 
 assert KEEPALIVE * 3 <= SILENCE < FORGET
 assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
+assert DIAL_GIVES_WAY < DIAL_TIMEOUT
 assert MAX_PENDING_ADDRESS < MAX_PENDING
 assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
 assert MAX_SESSIONS_OTHERS < MAX_SESSIONS

@@ -5,11 +5,13 @@ must keep the same one: the one that the lower ID dialled. That rule holds for c
 age only. A connection that comes later means that its dialler has lost the first, or has been started anew
 (its HELLO carries another nonce), so the newer one wins.
 
+Who can be any number of nodes must not take all places: an address has its share of them, and there is a bound for all.
+
 All keepalives are swept by one timer. Roots and applications share this class.
 """
 
 from . import limits
-from .errors import LinkDown
+from .errors import LinkDown, PeerError
 
 TOGETHER = 3.0       # s; two connections this close in age come from dialling at the same time
 
@@ -17,12 +19,13 @@ TOGETHER = 3.0       # s; two connections this close in age come from dialling a
 class Links:
     """`on_up(connection)`, `on_down(node_id, connection, error)`. `me`: the own node ID."""
 
-    def __init__(self, loop, me, on_up, on_down):
+    def __init__(self, loop, me, on_up, on_down, most=limits.MAX_LINKS):
         self._loop = loop
         self._me = me
         self._on_up = on_up
         self._on_down = on_down
         self._by_id = {}
+        self._most = most
         self._others = []      # ready connections that are not links: owners, instances, those being closed
         self._timer = loop.call_later(limits.TICK, self._tick)
 
@@ -37,8 +40,12 @@ class Links:
         return self._by_id.get(node_id)
 
     def adopt(self, connection):
-        """A connection has become ready: keep it as the link with its peer, or close it. True if kept."""
+        """A connection has become ready: keep it as the link with its peer, or close it. True if kept.
+
+        Raises PeerError where there is no room for another peer."""
         known = self._by_id.get(connection.peer_id)
+        if known is None:
+            self._check_room(connection.channel.address[0])
         if known is not None:
             if not self._newer_wins(known, connection):
                 connection.finish("another connection serves")
@@ -51,6 +58,12 @@ class Links:
         self._by_id[connection.peer_id] = connection
         self._on_up(connection)
         return True
+
+    def _check_room(self, host):
+        if len(self._by_id) >= self._most:
+            raise PeerError(f"{host}: there are {self._most} nodes connected, no more have room", "crowded")
+        if sum(1 for link in self if link.channel.address[0] == host) >= limits.MAX_LINKS_ADDRESS:
+            raise PeerError(f"{host}: {limits.MAX_LINKS_ADDRESS} nodes are connected from there, no more are let in", "crowded")
 
     def _newer_wins(self, old, new):
         if not old.is_open or old.hello.nonce != new.hello.nonce or new.opened_at - old.opened_at > TOGETHER:

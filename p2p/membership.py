@@ -6,7 +6,7 @@ called. No socket and no clock, so that a simulation runs as many of these as it
 
 Evidence is a node's own TLS connection. What a datagram or another node says about X is a hint: an address to
 dial. So a node that was only heard of is never alive, verified entries are never pushed out by unverified
-ones, and nobody is dead on hearsay: a connection ended, and the dials after it failed.
+ones, old acquaintances never by new ones, and nobody is dead on hearsay: a connection ended, and the dials after it failed.
 """
 
 import hashlib
@@ -58,8 +58,14 @@ class Member:
         self.since = now               # of the present state
         self.hinted = None             # when a hint last made us dial
         self.refused = 0
+        self.crowded = 0               # dials since the last hint that somebody accepted and had no room for
         self.is_kept = False
         self.was_told = False          # did people hear that it is here?
+
+    @property
+    def is_acquainted(self):
+        """Has its own TLS been seen, in this run or an earlier one?"""
+        return self.verified or self.first_seen_wall > 0
 
     def add_address(self, host, port, is_proven):
         """Remember where it may be; proven addresses come first and are not pushed out by hints."""
@@ -134,6 +140,7 @@ class Membership:
         member.add_address(host, port, is_proven=False)
         if member.hinted is None or now - member.hinted >= limits.HINT_PAUSE:
             member.hinted = now
+            member.crowded = 0
             self._keep(member, tag, first=(host, port))
 
     def linked(self, node_id, name, version, nonce, host, port, tag, now):
@@ -171,9 +178,14 @@ class Membership:
         member = self._members.get(node_id)
         if member is None or member.state != SUSPECT:
             return
-        if kind == "refused":
+        if not member.verified:
+            # One dial a hint: whoever sends beacons in others' names must not get more packets out of us than he puts in.
+            member.crowded += 1
+            if kind not in ("eof", "reset") or member.crowded >= limits.HINT_TRIES:
+                self._release(member)
+        elif kind == "refused":
             member.refused += 1
-            if member.refused >= limits.REFUSALS and member.verified:
+            if member.refused >= limits.REFUSALS:
                 self._happened(member, "refused", now)
 
     # -- time
@@ -226,10 +238,10 @@ class Membership:
 
     def _make_room(self, evict_verified):
         candidates = [member for member in self._members.values()
-                      if not member.is_self and member.state != ALIVE and (evict_verified or not member.verified)]
+                      if not member.is_self and member.state != ALIVE and (evict_verified or not member.is_acquainted)]
         if not candidates:
             return False
-        self._forget(min(candidates, key=lambda member: (member.verified, member.last_seen, member.id)))
+        self._forget(min(candidates, key=lambda member: (member.is_acquainted, -member.first_seen_wall, member.last_seen, member.id)))
         return True
 
     def _forget(self, member):

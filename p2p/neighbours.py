@@ -9,6 +9,7 @@ other so by a digest (VIEW), and the one that lacks somebody asks (NODES): thus 
 import json
 
 from . import limits, membership, proto
+from .budget import Budget
 from .errors import LinkDown, P2PError, Refusal, UserError
 from .interfaces import is_nearby
 from .text import clean
@@ -16,6 +17,10 @@ from .trust.ecc import node_id_text
 
 REMEMBERED = "nodes.json"
 MAX_REMEMBERED = 4 << 20       # bytes of that file
+SAYINGS = (20, 100, 10.0)      # lines of one node and of all that reach the screen, in so many s
+TIDINGS = (100, 100, 10.0)     # that nodes came or went; the log has more, `nodes` has all
+UNKNOWN = (32, 256, 1.0)       # IDs never heard of, from one address and from all: each costs a row and a dial
+CLONES = (1, 5, 60.0)          # warnings for one address and for all: a beacon in this node's name can be forged
 MAX_NAME = 200                 # bytes of a name; cells do not bound them, and with some of its ID it must fit into a field of 255
 _KINDS_BY_STATE = {state: number for number, state in enumerate(membership.STATES)}
 
@@ -31,7 +36,8 @@ class Neighbours:
         self._asked = {}                  # node ID -> when its view was last asked for
         self._views = {}                  # node ID -> the view it last told
         self._told_view = None
-        self._warned_clone = None
+        self._sayings, self._tidings = Budget(*SAYINGS), Budget(*TIDINGS)
+        self._unknown, self._clones = Budget(*UNKNOWN), Budget(*CLONES)
         self._timers = []
         self.on_gone = []                 # callables(member): dead, departed, or started anew
         self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
@@ -56,8 +62,11 @@ class Neighbours:
 
     def heard(self, sender, network, beacon, host):
         """A beacon with a right MAC."""
+        now = self._loop.now()
+        if self.table.get(sender) is None and not self._unknown.take(now, host):
+            return                   # whoever is really there says so again
         if is_nearby(host, self._loop.interfaces()):
-            self.table.heard(sender, node_name(beacon.name), host, beacon.port, beacon.nonce, network.tag, self._loop.now())
+            self.table.heard(sender, node_name(beacon.name), host, beacon.port, beacon.nonce, network.tag, now)
             self.act()
 
     def up(self, connection):
@@ -154,11 +163,13 @@ class Neighbours:
         label = self.label(member.id)
         host = member.addresses[0][0] if member.addresses else "?"
         self._node.log.write("node", f"{label} {node_id_text(member.id)} {what} ({host})")
-        self._node.notice(f"* {label} ({node_id_text(member.id)[:10]}) {what}")
+        if self._tidings.take(self._loop.now()):
+            self._node.notice(f"* {label} ({node_id_text(member.id)[:10]}) {what}")
+        elif self._tidings.refused == 1:
+            self._node.notice("* many nodes come and go: `nodes` lists them, `log` says what they did")
 
     def _clone(self, host):
-        if self._warned_clone != host:
-            self._warned_clone = host
+        if self._clones.take(self._loop.now(), host):
             self._node.log.write("clone", f"another node runs with this node's identity at {host}")
             self._node.notice(f"! another node at {host} has this node's identity: its state folder was copied. "
                               "Remove the copy's state folder; each computer makes its own")
@@ -212,6 +223,8 @@ class Neighbours:
         return {"nodes": rows}
 
     async def _on_say(self, connection, said):
+        if not self._sayings.take(self._loop.now(), connection.peer_id):
+            raise Refusal(proto.BUSY, "too many lines at once: wait a few seconds")
         label = self.label(connection.peer_id)
         self._node.notice(f"<{label}> {clean(said.text, limits.MAX_LINE)}")
         self._node.log.write("say", f"{label}: {said.text}")
@@ -306,7 +319,7 @@ class Neighbours:
         self._save_due = False
         rows = [{"id": member.id.hex(), "name": member.name, "addresses": member.addresses, "network": member.networks[0].hex(),
                  "first_seen": member.first_seen_wall}
-                for member in self.sorted() if member.verified and not member.is_self and member.addresses]
+                for member in self.sorted() if member.is_acquainted and not member.is_self and member.addresses]
         try:
             self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
         except P2PError as error:

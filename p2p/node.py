@@ -32,6 +32,7 @@ from .trust.networks import Networks, check_tls
 
 INCARNATION = "incarnation"
 MAX_REFUSED_KINDS = 64
+SPARE_DESCRIPTORS = 200   # not for links: handshakes, dials, jobs, files
 MAX_UNTOLD = 20           # notices kept for the first shell: a node is often found before its own prompt stands
 
 
@@ -120,7 +121,8 @@ class Node:
         self.port = self.server.port
         self.neighbours = Neighbours(self)
         self.find, self.label, self.members = self.neighbours.find, self.neighbours.label, self.neighbours.sorted
-        self.links = Links(loop, me, self.neighbours.up, self.neighbours.down)
+        self.links = Links(loop, me, self.neighbours.up, self.neighbours.down,
+                           min(limits.MAX_LINKS, system.descriptors() - SPARE_DESCRIPTORS))
         self.offers = Offers(self)
         self.launcher = Launcher(self)
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]
@@ -245,9 +247,12 @@ class Node:
     def connection_refused(self, connection, error):
         """A connection that never became ready."""
         self.past_traffic.add(connection.traffic)
+        host = connection.channel.address[0]
+        said = f"{host}: {_without(host, error)}"
         if isinstance(error, PeerError):
-            host = connection.channel.address[0]
-            self.refuse(error.reason, f"{host}: {_without(host, error)}")
+            self.refuse(error.reason, said)
+        elif not connection.peer_id and all(link.channel.address[0] != host for link in self.links):
+            self.refuse("half", f"{said} before it had proved who it is")     # of two nodes that dial each other one gives up in here
 
     def _datagram_refused(self, reason, host):
         self.refuse(f"udp-{reason}", f"a datagram from {host}: {reason}")
@@ -257,7 +262,7 @@ class Node:
         if reason not in self.refused and len(self.refused) >= MAX_REFUSED_KINDS:
             reason = "other"
         self.refused[reason] = self.refused.get(reason, 0) + 1
-        self.log.write("refused", text)
+        self.log.write("refused", text, reason)
 
     # -- what services and verbs ask
 

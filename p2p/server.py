@@ -39,8 +39,7 @@ class Server:
 
     def _evict(self, connection):
         self.evicted += 1
-        self._done(connection)
-        connection.abort()
+        connection.fail(PeerError(f"{connection.channel.address[0]}: gave way to newer connections before it had proved who it is", "evicted"))
 
     def _too_late(self, connection):
         connection.fail(PeerError(f"{connection.channel.address[0]}: no handshake in {limits.HANDSHAKE_DEADLINE:g} s", "deadline"))
@@ -76,7 +75,8 @@ class Server:
         """Stop accepting; drop what is under way. Ready connections are the owner's."""
         self._listener.close()
         for connection in list(self._pending):
-            self._evict(connection)
+            self._done(connection)
+            connection.abort()
 
 
 def _least(pending):

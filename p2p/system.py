@@ -329,6 +329,25 @@ def prepare_console() -> bool:
     return bool(kernel.SetConsoleMode(handle, mode.value | ENABLE_VIRTUAL_TERMINAL_PROCESSING))
 
 
+# Descriptors
+
+def descriptors(wanted=4096):
+    """How many descriptors this process may have; where it is allowed more than it has, up to `wanted` first."""
+    try:
+        import resource
+    except ImportError:
+        return 512 if WINDOWS else wanted      # what select() takes there
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == unlimited else min(wanted, hard), hard))
+        except (OSError, ValueError):
+            pass                               # macOS has a lower limit of its own
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return wanted if soft == unlimited else soft
+
+
 # Sockets
 
 def share_udp_port(sock, platform: str = sys.platform):

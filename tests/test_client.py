@@ -136,3 +136,29 @@ def test_a_cancelled_dial_leaves_no_descriptor_behind(bed):
         client.close()
         bed.idle(0.05)
         assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_of_many_peers_that_do_not_answer_a_few_are_dialled_at_a_time_and_hold_up_nobody(bed, monkeypatch):
+    """In the open network anybody can invent a thousand nodes to be dialled."""
+    monkeypatch.setattr(limits, "MAX_DIALS", 4)
+    monkeypatch.setattr(limits, "DIAL_GIVES_WAY", 0.2)
+    ann, bob = bed.end("ann"), bed.end("bob")
+    server, client = ann.server(), bob.client()
+    with socket.socket() as deaf:            # accepts TCP by its backlog and never says a word
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(100)
+        for number in range(12):
+            client.keep(bytes([number]) * 32, [("127.0.0.1", deaf.getsockname()[1])], bob.tag)
+        client.keep(ann.identity.node_id, [("127.0.0.1", server.port)], bob.tag)
+        began = bed.loop.now()
+
+        def met():
+            assert len(client._attempts) + sum(kept.attempt is not None for kept in client._kept.values()) <= 4
+            return ann.ready
+        bed.until(met)
+        assert 0.5 < bed.loop.now() - began < limits.DIAL_TIMEOUT
+        assert len(bob.failures) >= 12
+        for number in range(12):
+            client.release(bytes([number]) * 32)
+        assert not client._dialling and not client._waiting
+    server.close()

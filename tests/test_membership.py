@@ -176,3 +176,31 @@ def test_the_view_is_the_same_for_the_same_living_and_changes_with_them(table):
     assert table.view() == other.view()
     table.unlinked(BOB, "silent", 2.0)
     assert table.view() != other.view()
+
+
+@pytest.mark.parametrize("kind, dials", [("refused", 1), ("timeout", 1), ("unreachable", 1), ("protocol", 1), ("eof", limits.HINT_TRIES)])
+def test_an_address_that_is_only_a_hint_is_dialled_once_unless_somebody_there_is_too_busy(table, kind, dials):
+    """What a beacon in another's name makes this node send must stay below what the beacon cost."""
+    table.heard(BOB, "bob", "10.0.0.2", 47474, 5, TAG, 1.0)
+    assert kinds(table).count("Keep") == 1
+    for number in range(1, dials):
+        table.dial_failed(BOB, kind, 1.0 + number)
+        assert "Release" not in kinds(table)
+    table.dial_failed(BOB, kind, 5.0)
+    assert kinds(table).count("Release") == 1 and state(table) == SUSPECT
+    table.heard(BOB, "bob", "10.0.0.2", 47474, 5, TAG, 1.0 + limits.HINT_PAUSE)
+    assert kinds(table).count("Keep") == 1
+
+
+def test_neither_invented_nodes_nor_strangers_that_come_and_go_push_out_whom_we_met_before(table):
+    """In the open network anybody can be a thousand nodes, one after the other."""
+    table.remembered(BOB, "bob", [("10.0.0.2", 47474)], TAG, 1e9, 0.0)
+    for number in range(1, 3 * limits.MAX_MEMBERS):
+        table.heard(number.to_bytes(32, "big"), "x", "10.6.6.6", 1, number, TAG, 1.0)
+    for number in range(1, 2 * limits.MAX_MEMBERS):
+        stranger = number.to_bytes(32, "little")
+        link(table, 2.0, node=stranger)
+        if table.get(stranger):
+            table.get(stranger).first_seen_wall = 2e9 + number
+            table.unlinked(stranger, "eof", 3.0)
+    assert table.get(BOB) and len(list(table)) == limits.MAX_MEMBERS
