@@ -160,7 +160,7 @@ class Member:
 
     def join(self, wire, tries=40, **fields):
         """As `dial`, again and again, as a node does that wants to be in: a Line that has answered a PING."""
-        for last in range(tries):
+        for _ in range(tries):
             try:
                 line = self.dial(wire, **fields)
                 line.request(proto.PING)
