@@ -16,8 +16,9 @@ def main(words):
     if words == ["--version"]:
         from p2p import __version__
         try:
-            sys.stdout.write("p2pframe " + __version__ + "\n")
-            sys.stdout.flush()
+            if sys.stdout is not None:       # it is where it was closed before the start
+                sys.stdout.write("p2pframe " + __version__ + "\n")
+                sys.stdout.flush()
         except OSError as error:
             sys.stdout = None        # or Python tries once more at its end, and complains
             return 0 if isinstance(error, BrokenPipeError) else 1
