@@ -6,7 +6,7 @@ exit code says how it went. To be interrupted while waiting ends the waiting, no
 """
 
 from ..errors import UsageError, UserError
-from ..jobs import EXITED
+from ..jobs import EXITED, how_it_ended
 from ..limits import KILL_AFTER
 from ..tasks import Cancelled, within
 from ..text import clean, size
@@ -159,7 +159,8 @@ async def kill(command, node):
     job.on_end.append(lambda: ended.set(None))
     node.launcher.kill(job.number)
     await within(command.loop, ended, KILL_AFTER + 2, f"job {job.number} (pid {job.pid}) has not ended; end that process")
-    command.done(f"job {job.number} has ended")
+    if command.as_json or not command.caller.hears_notices:          # which tell the same
+        command.done(f"job {job.number} has ended: it {how_it_ended(job.exit)}")
 
 
 APP = Argument("APP", completes="app")
