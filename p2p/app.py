@@ -8,7 +8,7 @@ Three forms, one engine: iterate over the app; or register callbacks with `@app.
 for one thing with `app.wait(Class)`. There is no thread: the network moves while the program is in one of the app's
 calls. Handlers are never entered from inside another: what comes while a call waits for something is put off.
 
-Each peer gives exactly one Join before its first message and at most one Leave after its last.
+Each peer gives one Join before its first message and at most one Leave after its last; after a Leave it may join again.
 """
 
 import sys

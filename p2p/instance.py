@@ -6,8 +6,8 @@ Nothing here calls the author's code.
 
 Who is there is the roster's word, and the roster is the root's, because a program that is busy for a minute looks dead
 to its peers and is not. So these connections have no deadlines. A peer is gone when it says so, when the roster says
-so and its last words are read, or when its connection ends and its port refuses. Whoever leaves for one, leaves for
-both: a peer that comes back after that is told goodbye.
+so and its last words are read, or when its connection ends and its port refuses. Who has ended is gone for good: a
+connection that it still makes is told goodbye. Who could only not be reached is back with the next connection.
 
 Both ends may dial, since one may be behind a firewall, so there may be two connections for a moment. What is sent on
 one that the other end has given up already would be lost. Therefore one end chooses, the one with the lower ID: the
@@ -49,6 +49,7 @@ class Peer:
         self.place = None             # (host, port) where it listens
         self.was_joined = False
         self.has_left = False
+        self.has_ended = False        # it has left and will not come back
 
     def __repr__(self):
         return f"<peer {self.name}>"
@@ -79,7 +80,7 @@ class Instance:
         self._networks = Networks(told["home"], identity, self.loop.disk, self.loop.entropy)
         self.server = self._listen(told["port"])
         self.client = Client(self.loop, self._networks, self, on_failure=self._dial_failed)
-        self.links = Links(self.loop, self.me.id, self._up, self._down)
+        self.links = Links(self.loop, self.me.id, lambda connection: None, self._down)
         self.root = RootLink(self, told["root_port"], self._networks, self._tag)
         for row in told["roster"]:
             self._learn(bytes.fromhex(row["id"]), row["name"], row["status"], row["address"], row["port"])
@@ -107,14 +108,14 @@ class Instance:
         before, peer.status = peer.status, status
         if status not in OPEN:
             if status != before:
-                self.loop.call_soon(self._exited if status == proto.EXITED else self._left, peer)
-        elif address and port and peer.place != (address, port) and not peer.has_left:
+                self.loop.call_soon(self._exited if status == proto.EXITED else self._is_gone, peer)
+        elif address and port and (peer.place != (address, port) or before == proto.UNREACHABLE):
             peer.place = (address, port)
-            if self.links.get(node_id) is None:
+            if self.link(peer) is None:
                 self.loop.call_later(0 if self.me.id < node_id else SECOND_DIALLER, self._dial, peer)
 
     def _dial(self, peer):
-        if self.links.get(peer.id) is None and peer.place and not peer.has_left and not self.ended:
+        if self.link(peer) is None and peer.place and peer.status in OPEN and not peer.has_ended and not self.ended:
             self.client.keep(peer.id, [peer.place], self._tag)
 
     def everybody_answered(self):
@@ -136,8 +137,8 @@ class Instance:
         if peer is None or peer is self.me:
             raise PeerError("takes no part in this session", "token")
         connection.be_patient()
-        if peer.has_left or self.is_closed:
-            connection.finish("it has left" if peer.has_left else "the instance ends", leaving=True)
+        if peer.has_ended or self.is_closed:
+            connection.finish("it has ended" if peer.has_ended else "the instance ends", leaving=True)
         elif self.me.id > peer.id:
             self._offer(connection)
         elif self._is_second(connection):
@@ -164,6 +165,8 @@ class Instance:
             known.abort()
         self.links.adopt(connection)
         self.client.connected(connection.peer_id)
+        self._is_here(self._members[connection.peer_id])
+        connection.pause(self.is_full)
         connection.send(proto.SCHEMAS, schemas=[{"id": number, "text": text} for number, text in schemas()[:1024]])
 
     def connection_refused(self, connection, error):
@@ -178,21 +181,22 @@ class Instance:
         del self._offered[key]
         peer = self._members[connection.peer_id]
         if isinstance(error, LinkDown) and error.kind == "goodbye":
-            self._left(peer)
+            self._ended(peer)
         else:
             self.loop.call_later(SECOND_DIALLER, self._dial, peer)
 
-    def _up(self, connection):
-        peer = self._members[connection.peer_id]
-        if not peer.was_joined:
-            peer.was_joined = True
+    def _is_here(self, peer):
+        peer.has_left, peer.was_joined = False, True
+        if peer not in self.joined:
             self.joined.append(peer)
             self.events.put(Join(peer))
 
     def _down(self, node_id, connection, error):
         peer = self._members[node_id]
-        if not isinstance(error, LinkDown) or error.kind == "goodbye" or peer.status not in OPEN:
-            self._left(peer)
+        if not isinstance(error, LinkDown) or error.kind == "goodbye":
+            self._ended(peer)
+        elif peer.status not in OPEN:
+            self._is_gone(peer)
         else:
             self._dial(peer)            # a wire that broke, or its end: the port tells
 
@@ -206,24 +210,36 @@ class Instance:
         connection, now = self._any_connection(peer), self.loop.now()
         since = since or now
         if connection is None or now - max(connection.last_in, since) > LAST_WORDS and not self.is_full:
-            self._left(peer)
-        elif not peer.has_left:
+            self._ended(peer)
+        elif not peer.has_ended:
             self.loop.call_later(LAST_WORDS / 4, self._exited, peer, since)
 
     def _any_connection(self, peer):
         return self.links.get(peer.id) or self._offered.get((peer.id, True)) or self._offered.get((peer.id, False))
 
+    def _is_gone(self, peer):
+        """As the roster says."""
+        if peer.status == proto.UNREACHABLE:
+            self._left(peer)
+        elif peer.status not in OPEN:
+            self._ended(peer)
+
+    def _ended(self, peer):
+        peer.has_ended = True
+        self._left(peer)
+
     def _left(self, peer):
+        """It is not here (any more): nothing comes from it, until it is back."""
         if peer.has_left:
             return
         peer.has_left = True
         self.client.release(peer.id)
-        if peer.was_joined:
+        if peer in self.joined:
             self.joined.remove(peer)
             self.events.put(Leave(peer))
         connection = self.links.get(peer.id)
         if connection is not None:
-            connection.finish("it has left", leaving=True)
+            connection.finish("it has ended" if peer.has_ended else "it cannot be reached", leaving=peer.has_ended)
 
     # -- messages
 

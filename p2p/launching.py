@@ -25,6 +25,7 @@ from .trust.ecc import node_id_text
 RULES = "rules.json"
 LOOK_FOR = 2.0               # s for the manifest that tells a person what has changed; then he is asked without it
 WORDS = proto.STATUS
+TELL_PAUSE = 0.05            # s between two rosters to one program: when a room of 255 comes, each has 20 KB
 TOLD_AHEAD = 1 << 17         # bytes of rosters on their way to a program that does not read
 TO_ATTACH = 2.0              # s that a program which has only started gets to attach, hear of the end and exit by itself
 TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
@@ -39,7 +40,7 @@ class Launcher:
         self._me = node.identity.node_id
         self._timer = None
         self._instances = {}          # job -> its connection
-        self._telling = []            # connections for which a roster is due
+        self._telling = {}            # connection that is being told a roster -> is a newer one due?
         self.sessions = Sessions(self._me, node.name)
         self.consent = consent.Consent()
         self.jobs = Jobs(node.loop, node.entry, self._job_ended)
@@ -51,7 +52,9 @@ class Launcher:
         peers.notice(proto.ANSWER, lambda connection, said: self._answered(connection, said))
         peers.notice(proto.READY, lambda connection, said: self._told(self.sessions.ready, connection, said.session, said.port))
         peers.notice(proto.FINISHED, lambda connection, said: self._told(self.sessions.exited, connection, said.session, said.exit))
-        peers.notice(proto.ROSTER, lambda connection, said: self._told(self.sessions.rostered, connection, said.session, said.members))
+        peers.notice(proto.ROSTER, lambda connection, said: self._told(
+            self.sessions.rostered, connection, said.session, said.members,
+            [row.id for row in said.members if self._node.link(row.id)]))
         peers.notice(proto.END, lambda connection, said: self._told(self.sessions.end, connection, said.session))
         instances.notice(proto.LISTENING, self._on_listening)
         instances.notice(proto.END, self._on_instance_end)
@@ -285,19 +288,25 @@ class Launcher:
 
     def _tell(self, session):
         connection = self._instances.get(session.job)
-        if connection is not None and connection not in self._telling:
-            self._telling.append(connection)
-            self._loop.start(self._tell_when_read(connection, session))
+        if connection is None:
+            return
+        is_first = connection not in self._telling
+        self._telling[connection] = True
+        if is_first:
+            self._loop.start(self._keep_told(connection, session))
 
-    async def _tell_when_read(self, connection, session):
+    async def _keep_told(self, connection, session):
         """The newest roster, once the earlier ones are read: a program may be busy while a whole room comes and goes."""
         try:
-            await connection.room(TOLD_AHEAD)
+            while self._telling[connection]:
+                await connection.room(TOLD_AHEAD)
+                self._telling[connection] = False
+                connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
+                await self._loop.sleep(TELL_PAUSE)
         except LinkDown:
-            return
+            pass
         finally:
-            self._telling.remove(connection)
-        connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
+            del self._telling[connection]
 
     def _kill(self, session):
         """End this node's instance: it is asked to go by itself first."""
@@ -318,8 +327,9 @@ class Launcher:
     def _changed(self, effect):
         session, member = effect.session, effect.member
         status = WORDS[member.status]
-        if member.id != self._me and session.host == self._me and status in TOLD:
-            self._node.notice(f"* {self._node.label(member.id)}: {session.app} {status}")
+        is_back = WORDS[effect.before] == "unreachable" and status == "running"
+        if member.id != self._me and session.host == self._me and (status in TOLD or is_back):
+            self._node.notice(f"* {self._node.label(member.id)}: {session.app} {status}{' again' if is_back else ''}")
 
     # -- jobs and their instances
 

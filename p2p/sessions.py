@@ -10,6 +10,10 @@ FINISHED are about their sender; only the host's ROSTER speaks of others, and ne
 Messages may come twice, late, or not at all where a link broke under them. So nobody goes back in NEXT, whoever says
 so, what a message carries counts only with the step that it makes, and when a link is there again each side repeats
 how far it is (`met`).
+
+Unreachable is no end: it is what this node sees of another, and nothing that the other did. Whatever that one says of
+itself later counts, so a session that a short cut has split is whole again once the links are back. A root that was
+started anew knows of no session, says nothing, and stays unreachable.
 """
 
 from collections import namedtuple
@@ -36,6 +40,12 @@ NEXT = {
     (ALLOWED, "unreachable"): UNREACHABLE,
     (RUNNING, "finished"): EXITED,
     (RUNNING, "unreachable"): UNREACHABLE,
+    (UNREACHABLE, "allowed"): ALLOWED,
+    (UNREACHABLE, "denied"): DENIED,
+    (UNREACHABLE, "expired"): EXPIRED,
+    (UNREACHABLE, "failed"): FAILED,
+    (UNREACHABLE, "ready"): RUNNING,
+    (UNREACHABLE, "finished"): EXITED,
 }
 
 Send = namedtuple("Send", "to message fields")        # a notice to a node
@@ -45,7 +55,7 @@ Fetch = namedtuple("Fetch", "session")                # bring the files level
 Start = namedtuple("Start", "session")                # spawn this node's instance
 Tell = namedtuple("Tell", "session")                  # hand the roster to this node's instance
 Kill = namedtuple("Kill", "session")                  # end this node's instance
-Changed = namedtuple("Changed", "session member")     # a member's status, for people
+Changed = namedtuple("Changed", "session member before")     # a member's status, for people
 Over = namedtuple("Over", "session")                  # nothing is under way any more
 
 
@@ -59,25 +69,40 @@ class Participant:
         self.address = ""
         self.port = 0
         self.exit = None
+        self.was = status            # before it could not be reached
+        self.is_gone = False         # this node itself has lost it, and has not met it since
 
     def happened(self, event, port=None, code=None):
         """Take the step of NEXT, and with it what was said; False, and nothing taken, if there is none."""
         after = NEXT.get((self.status, event))
-        if after is None:
+        if after is None or self.status == UNREACHABLE and after < self.was:
             return False
-        self.status = after
+        self._be(after)
         self.port = self.port if port is None else port
         self.exit = code
         return True
 
-    def follow(self, row):
-        """What the host says of it: only ever a step forward. True if it was news."""
+    def _be(self, status):
+        self.was = self.status if status == UNREACHABLE else status
+        self.status = status
+
+    def follow(self, row, is_seen):
+        """What the host says of it: only ever a step forward. True if it was news. `is_seen`: this node has a link with it."""
         before = (self.status, self.port, self.address)
+        if self._believes(row.status, is_seen):
+            self._be(row.status)
+            self.exit = row.exit if row.status == EXITED else None
         if self.status in OPEN:
-            if row.status not in OPEN or row.status > self.status:
-                self.status, self.exit = row.status, row.exit if row.status == EXITED else None
             self.port, self.address = row.port or self.port, row.address or self.address
         return (self.status, self.port, self.address) != before
+
+    def _believes(self, status, is_seen):
+        """Is the host's word a step? Whether somebody can be reached, each node sees for itself, where it can."""
+        if status == UNREACHABLE:
+            return self.status in OPEN and not is_seen
+        if self.status == UNREACHABLE:
+            return status not in OPEN or status >= self.was and not self.is_gone
+        return self.status in OPEN and (status not in OPEN or status > self.status)
 
 
 class Session:
@@ -99,7 +124,7 @@ class Session:
         self.expires = None
         self.job = None
         self.is_started = False
-        self.has_lost_host = False   # its node was gone once: there is nobody to ask for the end
+        self.has_lost_host = False   # its node is gone, and nothing came since: there is nobody to ask for the end
         self.is_ending = False       # its end was said; what is under way still comes to its own
         self.is_over = False
 
@@ -108,10 +133,10 @@ class Session:
         self.members[node_id] = Participant(node_id, name, status)
         return self.members[node_id]
 
-    def roster(self):
-        """Rows of proto.Member."""
+    def roster(self, *about):
+        """Rows of proto.Member: of all, or of these."""
         return [{"id": member.id, "name": member.name, "status": member.status, "address": member.address, "port": member.port,
-                 "exit": member.exit or 0} for member in self.members.values()]
+                 "exit": member.exit or 0} for member in about or self.members.values()]
 
 
 class Sessions:
@@ -165,10 +190,14 @@ class Sessions:
         """ANSWER of an invited node."""
         session = self._hosted(number, sender)
         event = {ALLOWED: "allowed", DENIED: "denied", EXPIRED: "expired", FAILED: "failed"}.get(status)
-        if session and event and not self._step(session, sender, event):
-            member = session.members[sender]
-            if event == "allowed" and member.status in (EXPIRED, UNREACHABLE) and not member.port:
-                self._effects.append(Send(sender, proto.END, {"session": number}))     # given up: it would run on alone
+        if session is None or event is None:
+            return
+        member = session.members[sender]
+        is_given_up = member.status == EXPIRED or member.status == UNREACHABLE and session.is_over
+        if event == "allowed" and is_given_up and not member.port:
+            self._effects.append(Send(sender, proto.END, {"session": number}))         # it would run on alone
+        else:
+            self._step(session, sender, event)
 
     # -- being invited
 
@@ -250,23 +279,27 @@ class Sessions:
         """READY of another node's instance."""
         session = self._joined(number, sender)
         if session:
-            self._step(session, sender, "allowed")        # if its answer has not reached us
+            self._has_allowed(session, sender)
             self._step(session, sender, "ready", port=port)
 
     def exited(self, sender, number, code):
         """FINISHED of another node's instance."""
         session = self._joined(number, sender)
         if session:
-            self._step(session, sender, "allowed")
+            self._has_allowed(session, sender)
             self._step(session, sender, "finished", code=code)
 
-    def rostered(self, sender, number, rows):
-        """ROSTER of the host: what it knows of the others."""
+    def _has_allowed(self, session, sender):
+        if session.members[sender].status == ASKED:       # its answer has not reached us
+            self._step(session, sender, "allowed")
+
+    def rostered(self, sender, number, rows, linked=()):
+        """ROSTER of the host: what it knows of the others, or of some of them. `linked`: with whom this node has a link."""
         session = self._joined(number, sender)
         if session is None or sender != session.host:
             return
         known = [row for row in rows if row.id != self._me and row.status <= FAILED and row.id in session.members]
-        if any([session.members[row.id].follow(row) for row in known]):
+        if any([session.members[row.id].follow(row, row.id in linked) for row in known]):
             self._effects.append(Tell(session))
 
     def end(self, sender, number):
@@ -289,7 +322,8 @@ class Sessions:
         if session.host == self._me:
             self._tell_others(session, proto.END)
             for other in self._others(session):
-                self._step(session, other, "expired")       # if its answer is still open: it is not waited for
+                if session.members[other].status == ASKED:
+                    self._step(session, other, "expired")       # its answer is not waited for
         if session.members[self._me].status == ASKED:
             self._effects.append(Withdraw(session))
             self._step(session, self._me, "expired")
@@ -311,6 +345,7 @@ class Sessions:
         """A node is dead or has left."""
         for session in self:
             if node_id in session.members and not session.is_over:
+                session.members[node_id].is_gone = True
                 self._step(session, node_id, "unreachable")
                 session.has_lost_host |= node_id == session.host
                 if node_id == session.host and session.members[self._me].status == ASKED:
@@ -322,6 +357,7 @@ class Sessions:
             member, mine = session.members.get(node_id), session.members[self._me]
             if member is None or node_id == self._me:
                 continue
+            member.is_gone = False
             if session.host == self._me:
                 self._repeat_as_host(session, member)
             elif session.host == node_id and mine.status != ASKED:
@@ -374,22 +410,36 @@ class Sessions:
 
     def _joined(self, number, sender):
         session = self._sessions.get(number)
-        return session if session and sender in session.members and sender != self._me else None
+        if session is None or sender not in session.members or sender == self._me:
+            return None
+        if sender == session.host:
+            session.has_lost_host = False          # who knows of the session was not started anew
+        return session
 
     def _step(self, session, node_id, event, port=None, code=None):
         member = session.members[node_id]
+        before = member.status
         if not member.happened(event, port, code):
             return False
-        self._effects.append(Changed(session, member))
+        self._effects.append(Changed(session, member, before))
         if session.host == self._me:
-            self._effects += [self._roster_to(session, other) for other in session.members.values()
-                              if other.id != self._me and other.status in (ALLOWED, RUNNING)]
+            self._pass_on(session, member, before)
         self._effects.append(Tell(session))
         self._settle(session)
         return True
 
-    def _roster_to(self, session, member):
-        return Send(member.id, proto.ROSTER, {"session": session.number, "members": session.roster()})
+    def _pass_on(self, session, member, before):
+        """To the others what is new, as it would be 4 GB if each step of 255 sent all to all; all to who has just come (again)."""
+        for other in session.members.values():
+            if other.id == self._me or other.status not in (ALLOWED, RUNNING):
+                continue
+            if other is not member:
+                self._effects.append(self._roster_to(session, other, member))
+            elif before in (ASKED, UNREACHABLE):
+                self._effects.append(self._roster_to(session, other))
+
+    def _roster_to(self, session, member, *about):
+        return Send(member.id, proto.ROSTER, {"session": session.number, "members": session.roster(*about)})
 
     def _settle(self, session):
         mine = session.members[self._me].status
@@ -398,9 +448,9 @@ class Sessions:
         else:
             done = mine not in OPEN
         if done and not session.is_over:
-            session.is_over = True
             session.expires = None
             self._effects.append(Over(session))
+        session.is_over = done
 
     def _make_room(self):
         if len(self._sessions) < limits.MAX_SESSIONS:

@@ -260,16 +260,79 @@ def test_a_program_that_does_not_read_costs_its_root_no_more_than_a_few_rosters(
     room.until(lambda: claimant.heard[-1][0].port == 4242)
 
 
-def test_whoever_is_here_once_more_after_being_given_up_before_its_start_does_not_run_on_alone(room):
+def test_whoever_says_yes_after_a_cut_takes_part_if_the_session_still_runs_and_does_not_run_on_alone_if_not(room):
     ann, bob = room.nodes
     running(room, room.start(WAITS))          # so that the files are at bob's
     forget(room)
-    session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-    room.until(bob.launcher.request_rows)
-    ann.launcher.node_gone(bob.identity.node_id)
-    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
-    room.until(lambda: status(bob, session, bob) in ("failed", "exited"))
-    assert status(ann, session, bob) == "unreachable"
+    for is_over in (False, True):
+        session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+        room.until(bob.launcher.request_rows)
+        ann.launcher.node_gone(bob.identity.node_id)
+        if is_over:
+            forget(room)
+        bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+        room.until(lambda: status(bob, session, bob) in (("failed", "exited") if is_over else ("running",)))
+        assert status(ann, session, bob) == "unreachable" if is_over else running(room, session) is None
+
+
+TELLS = """
+import p2p
+class Say(p2p.Message):
+    text: str
+app = p2p.attach()
+peers = []
+for event in app:
+    print(type(event).__name__, getattr(event, "text", ""), [peer.name for peer in app.peers], flush=True)
+    if isinstance(event, p2p.Join):
+        peers.append(event.sender)
+        assert len(set(peers)) == 1                # the same object each time
+    elif isinstance(event, p2p.Line):
+        try:
+            app.send(peers[0], Say(event.text))
+        except p2p.Gone:
+            print("gone", flush=True)
+"""
+
+
+@pytest.mark.parametrize("who_noticed", ["both", "host", "guest"])
+def test_a_cut_is_a_leave_and_its_end_a_join_and_then_messages_pass_again(room, who_noticed):
+    ann, bob = room.nodes
+    session = room.start(TELLS)
+    for node in (0, 1):
+        room.says(node, "Join")
+    if who_noticed != "guest":
+        ann.launcher.node_gone(bob.identity.node_id)
+        room.says(0, "Leave  []")
+        assert status(ann, session, bob) == "unreachable"
+    if who_noticed != "host":
+        bob.launcher.node_gone(ann.identity.node_id)
+        room.says(1, "Leave  []")
+    cut(room, ann, bob)
+    room.until(lambda: status(ann, session, bob) == status(bob, session, ann) == "running")       # the links come back by themselves
+    for node, other in ((0, "bob"), (1, "ann")):
+        room.until(lambda: room.output(node).rstrip().endswith(f"['{other}']"), what="the second Join")
+    for node in (0, 1):
+        assert [line.split()[0] for line in room.output(node).splitlines()] in (["Join", "Leave", "Join"], ["Join"])
+    for node, text in ((0, "from ann"), (1, "from bob")):
+        room.job(node).write(f"{text}\n".encode())
+        room.says(1 - node, f"Say {text}")
+
+
+def test_after_a_cut_a_program_that_has_ended_meanwhile_stays_gone(room):
+    ann, bob = room.nodes
+    session = room.start(TELLS)
+    for node in (0, 1):
+        room.says(node, "Join")
+    for here, there in ((ann, bob), (bob, ann)):
+        here.launcher.node_gone(there.identity.node_id)
+    room.says(0, "Leave")
+    os.kill(room.job(1).pid, 9)
+    room.until(lambda: room.job(1).state == "exited")
+    cut(room, ann, bob)
+    room.until(lambda: status(ann, session, bob) == "exited")
+    room.job(0).write(b"x\n")
+    room.says(0, "gone")
+    assert room.output(0).count("Join") == 1
 
 
 @pytest.mark.parametrize("message, fields", [

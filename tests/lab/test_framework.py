@@ -197,6 +197,48 @@ def test_a_pulled_cable_is_noticed_and_healed():
             see(host, everybody, 20.0)
 
 
+def test_a_session_that_a_pulled_cable_has_split_is_whole_again_when_the_cable_is_back():
+    with Lab(3) as lab:
+        ann, bob, eve = lab.hosts
+        meet(lab)
+        folder = app_folder(ann, "teller", main_py="""
+import p2p
+class Say(p2p.Message):
+    text: str
+app = p2p.attach()
+for event in app:
+    who = event.sender.name if hasattr(event, "sender") else ""
+    print(type(event).__name__, who, getattr(event, "text", ""), flush=True)
+    if isinstance(event, p2p.Line):
+        app.broadcast(Say(event.text))
+""")
+        ann.json("share", folder)
+        ann.json("run", "teller", bob.name, eve.name)
+        allow(bob)
+        allow(eve)
+        numbers = {host: job(host, "teller") for host in lab.hosts}
+
+        def told(host, *lines, timeout=15.0):
+            wait_until(lambda: all(line in output(host, numbers[host]) for line in lines), timeout, f"{lines} at {host.name}",
+                       lambda: output(host, numbers[host]))
+        for host in lab.hosts:
+            told(host, *(f"Join {other.name}" for other in lab.hosts if other is not host))
+        eve.unplug()
+        for host in (ann, bob):
+            told(host, f"Leave {eve.name}")
+        told(eve, f"Leave {ann.name}", f"Leave {bob.name}")
+        eve.plug()
+        for host in lab.hosts:
+            others = [other.name for other in lab.hosts if other is not host and eve in (host, other)]
+            wait_until(lambda: all(output(host, numbers[host]).count(f"Join {other}") == 2 for other in others), 15.0,
+                       f"{host.name} to see {others} join again", lambda: output(host, numbers[host]))
+        assert {row["status"] for row in ann.json("jobs")[0]["nodes"]} == {"running"}
+        terminal = attached(eve, numbers[eve])
+        terminal.type("back\r")
+        for host in (ann, bob):
+            told(host, f"Say {eve.name} back")
+
+
 def test_where_broadcast_is_blocked_one_connect_is_enough_to_learn_everybody():
     with Lab(3) as lab:
         ann, bob, eve = lab.hosts
