@@ -10,6 +10,7 @@ MAX_BUFFERED = 4 << 20            # bytes queued to one peer before the producer
 LOW_WATER = 1 << 20               # bytes; a waiting producer goes on below this
 FRAME_DEADLINE = 30.0             # s to finish one frame: slow-loris after the handshake
 MAX_REQUESTS = 1024               # requests in flight on one connection, each way
+MAX_ANSWERING = 8                 # large answers made at once for one connection: a thousand questions of 60 bytes were 1 GiB
 READ_BUDGET = 1 << 18             # bytes read from one connection a turn, so that a flooder cannot starve the others
 REQUEST_TIMEOUT = 10.0            # s; a peer that is alive answers within this
 

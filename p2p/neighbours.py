@@ -26,7 +26,7 @@ _KINDS_BY_STATE = {state: number for number, state in enumerate(membership.STATE
 
 
 class Neighbours:
-    """`node` gives loop, name, port, nonce, identity, networks, client, links, log, notice and changed."""
+    """`node` gives loop, name, port, nonce, identity, networks, client, links, answering, log, notice and changed."""
 
     def __init__(self, node):
         self._node = node
@@ -210,6 +210,9 @@ class Neighbours:
         self.act()
 
     async def _on_nodes(self, connection, _fields):
+        return await self._node.answering(connection, lambda: self._rows(connection))
+
+    async def _rows(self, connection):
         rows = []
         now = self._loop.now()
         local = connection.channel.is_loopback

@@ -24,7 +24,7 @@ from .offers import Offers
 from .owner import Owners
 from .publishing import Publisher
 from .server import Server
-from .tasks import Event
+from .tasks import Event, Turns
 from .text import clean
 from .trust.ecc import node_id_text
 from .trust.identity import Identity
@@ -119,6 +119,7 @@ class Node:
         self.client = Client(loop, self.networks, self, on_failure=lambda node_id, error: self.neighbours.dial_failed(node_id, error))
         self.server = self._listen()
         self.port = self.server.port
+        self.turns = Turns(loop, limits.MAX_ANSWERING)
         self.neighbours = Neighbours(self)
         self.find, self.label, self.members = self.neighbours.find, self.neighbours.label, self.neighbours.sorted
         self.links = Links(loop, me, self.neighbours.up, self.neighbours.down,
@@ -277,6 +278,15 @@ class Node:
                      for address in interface.addresses]
             return (hosts + ["127.0.0.1"])[0], self.port
         return member.addresses[0] if member.addresses else None
+
+    async def answering(self, connection, make):
+        """What the coroutine function `make` returns, in turn with the other large answers of this connection and when it reads them."""
+        await self.turns.enter(connection)
+        try:
+            await connection.room()
+            return await make()
+        finally:
+            self.turns.leave(connection)
 
     def link(self, node_id):
         """The ready connection with a node, or None."""

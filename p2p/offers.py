@@ -33,7 +33,7 @@ Remembered = Record("catalogue file", (
 
 
 class Offers:
-    """`node` gives loop, disk, home, identity, networks, dispatch, links, request, label, log, notice, touched."""
+    """`node` gives loop, disk, home, identity, networks, dispatch, links, request, answering, label, log, notice, touched."""
 
     def __init__(self, node):
         self._node = node
@@ -137,14 +137,14 @@ class Offers:
     # -- serving
 
     async def _on_manifest(self, connection, asked):
-        manifest = await self._loop.work(self.store.manifest, asked.version)
+        manifest = await self._node.answering(connection, lambda: self._loop.work(self.store.manifest, asked.version))
         if manifest is None:
             raise Refusal(proto.NOT_FOUND, "that version is not here")
         return {"manifest": manifest.encode()}
 
     async def _on_block(self, connection, asked):
-        await connection.room()
-        data = await self._loop.work(self.store.read_block, asked.digest, asked.offset, asked.length)
+        data = await self._node.answering(
+            connection, lambda: self._loop.work(self.store.read_block, asked.digest, asked.offset, asked.length))
         if data is None:
             raise Refusal(proto.NOT_FOUND, "that content is not here")
         return {"data": data}

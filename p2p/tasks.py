@@ -9,6 +9,8 @@ Rule: a Future is settled once; later settlements are ignored, because a deadlin
 come in one turn.
 """
 
+from collections import deque
+
 from .errors import LinkDown, TimedOut
 
 
@@ -150,3 +152,39 @@ class Event:
         future = Future(self._loop)
         self._waiting.append(future)
         return future
+
+
+class Turns:
+    """At most `most` at a time for each holder, first come first served; `enter` is followed by `leave`, whatever happens."""
+
+    def __init__(self, loop, most):
+        self._loop = loop
+        self._most = most
+        self._lines = {}          # holder -> [how many are inside, the Futures of those who wait]
+
+    async def enter(self, holder):
+        """Wait for a place."""
+        line = self._lines.setdefault(holder, [0, deque()])
+        if line[0] < self._most:
+            line[0] += 1
+            return
+        place = Future(self._loop)
+        line[1].append(place)
+        try:
+            await place
+        except BaseException:
+            if place.done:        # it was given in the moment in which its task was cancelled
+                self.leave(holder)
+            else:
+                line[1].remove(place)
+            raise
+
+    def leave(self, holder):
+        """Hand the place to whoever waits longest."""
+        line = self._lines[holder]
+        if line[1]:
+            line[1].popleft().set()
+            return
+        line[0] -= 1
+        if not line[0]:
+            del self._lines[holder]
