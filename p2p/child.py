@@ -9,6 +9,7 @@ with its own name and arguments in sys.argv, in its data folder, which survives 
 import json
 import os
 import runpy
+import signal
 import sys
 
 from . import system
@@ -49,6 +50,12 @@ def run(folder, name, arguments, framework) -> int:
         return 127
     sys.path[:0] = [folder, framework]
     sys.argv = [path, *arguments]
+    code = _run(path)
+    _say_goodbye(code)
+    return code
+
+
+def _run(path):
     try:
         runpy.run_path(path, run_name="__main__")
     except SystemExit as stop:
@@ -58,12 +65,18 @@ def run(folder, name, arguments, framework) -> int:
     except BaseException:
         _show_error(path)
         return 1
-    finally:
-        _say_goodbye()
     return 0
 
 
-def _say_goodbye():
+def _say_goodbye(code):
+    """The program has ended with this code; whoever stops it from now on stops the goodbyes, and the code remains."""
+    for name in ("SIGHUP", "SIGTERM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, frame: os._exit(code))
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        pass                  # nobody reads it any more, or the program closed it
     try:
         for callback in _at_exit:
             callback()

@@ -45,6 +45,7 @@ class Job:
         self.exit = None
         self.port = 0
         self.pid = None
+        self.has_attached = False    # was it ever connected with its root?
         self.unseen = 0
         self.dropped = 0
         self.started_wall = started_wall
@@ -136,13 +137,13 @@ class Jobs:
             callback()
         self._on_end(job)
 
-    def kill(self, job):
+    def kill(self, job, grace=None):
         """Ask it to end as a closed terminal would, and after a while do not ask."""
         if job.state == EXITED:
             return
         for number in [signal.SIGTERM] if system.WINDOWS else [signal.SIGHUP, signal.SIGTERM, signal.SIGCONT]:
             job.process.signal(number)
-        self._loop.call_later(limits.KILL_AFTER, self.finish_off, job)
+        self._loop.call_later(limits.KILL_AFTER if grace is None else grace, self.finish_off, job)
 
     def finish_off(self, job):
         """Do not ask."""

@@ -8,9 +8,10 @@ roots tell of theirs goes to the instance (ROSTER), with each address as this no
 import os
 
 from . import limits, proto
-from .errors import LinkDown, P2PError, PeerError, UserError
+from .errors import P2PError, PeerError, UserError
+from .guardian import Guardian
 from .interfaces import is_nearby
-from .jobs import EXITED, RUNNING, Jobs
+from .jobs import EXITED, Jobs
 from .layout import Job as JobRow
 from .layout import Session as SessionRow
 from .sessions import MAX_INVITED, OPEN
@@ -25,9 +26,6 @@ from .trust.ecc import node_id_text
 RULES = "rules.json"
 LOOK_FOR = 2.0               # s for the manifest that tells a person what has changed; then he is asked without it
 WORDS = proto.STATUS
-TELL_PAUSE = 0.05            # s between two rosters to one program: when a room of 255 comes, each has 20 KB
-TOLD_AHEAD = 1 << 17         # bytes of rosters on their way to a program that does not read
-TO_ATTACH = 2.0              # s that a program which has only started gets to attach, hear of the end and exit by itself
 TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
 
 
@@ -39,15 +37,14 @@ class Launcher:
         self._loop = node.loop
         self._me = node.identity.node_id
         self._timer = None
-        self._instances = {}          # job -> its connection
-        self._telling = {}            # connection that is being told a roster -> is a newer one due?
         self.sessions = Sessions(self._me, node.name)
         self.consent = consent.Consent()
         self.jobs = Jobs(node.loop, node.entry, self._job_ended)
+        self.guardian = Guardian(node.loop, node.instance_dispatch, self.sessions, self.jobs, self._roster, self.act)
         self._load_rules()
-        self._register(node.dispatch, node.instance_dispatch)
+        self._register(node.dispatch)
 
-    def _register(self, peers, instances):
+    def _register(self, peers):
         peers.notice(proto.INVITE, self._on_invite)
         peers.notice(proto.ANSWER, lambda connection, said: self._answered(connection, said))
         peers.notice(proto.READY, lambda connection, said: self._told(self.sessions.ready, connection, said.session, said.port))
@@ -56,8 +53,6 @@ class Launcher:
             self.sessions.rostered, connection, said.session, said.members,
             [row.id for row in said.members if self._node.link(row.id)]))
         peers.notice(proto.END, lambda connection, said: self._told(self.sessions.end, connection, said.session))
-        instances.notice(proto.LISTENING, self._on_listening)
-        instances.notice(proto.END, self._on_instance_end)
 
     def _told(self, call, connection, *what):
         call(connection.peer_id, *what)
@@ -140,19 +135,24 @@ class Launcher:
 
     async def _what_is_new(self, session):
         """How it differs from what this user allowed before, or else has here; words for the prompt, cleaned."""
+        try:
+            return await self._compare_with_what_is_here(session)
+        except Exception as error:  # whatever it was, the person must be asked
+            if not isinstance(error, P2PError):
+                self._loop.report("comparing versions failed", error)
+            return "; not a version that you know, and its files could not be compared"
+
+    async def _compare_with_what_is_here(self, session):
         allowed = [rule.version for rule in self.consent.rules()
                    if (rule.node, rule.app, rule.answer) == (session.host, session.app, consent.ALLOW)]
         if session.version in allowed:
             return "; you allowed it with other arguments before"
-        try:
-            here = await self._loop.work(self._node.offers.store.installed, session.app)
-            if session.version in here or not (allowed or here):
-                return ""
-            before = (allowed or here)[-1]
-            which = f"the version {before.hex()[:6]}… that {'you allowed before' if allowed else 'is here'}"
-            return f"; not {which}: {consent.differences(await self._compare(before, session))}"
-        except P2PError:
-            return "; not a version that you know, and its files could not be compared"
+        here = await self._loop.work(self._node.offers.store.installed, session.app)
+        if session.version in here or not (allowed or here):
+            return ""
+        before = (allowed or here)[-1]
+        which = f"the version {before.hex()[:6]}… that {'you allowed before' if allowed else 'is here'}"
+        return f"; not {which}: {consent.differences(await self._compare(before, session))}"
 
     async def _compare(self, before, session):
         old = await self._loop.work(self._node.offers.store.manifest, before)
@@ -201,8 +201,8 @@ class Launcher:
             else:
                 self._save_rules()
         handlers = {Send: self._send, Ask: lambda effect: self._ask(effect.session), Start: lambda effect: self._start(effect.session),
-                    Fetch: lambda effect: self._loop.start(self._fetch(effect.session)), Tell: lambda effect: self._tell(effect.session),
-                    Withdraw: lambda effect: self.consent.withdraw(effect.session), Kill: lambda effect: self._kill(effect.session),
+                    Fetch: lambda effect: self._loop.start(self._fetch(effect.session)), Tell: lambda effect: self.guardian.tell(effect.session),
+                    Withdraw: lambda effect: self.consent.withdraw(effect.session), Kill: lambda effect: self.guardian.end(effect.session),
                     Changed: self._changed, Over: lambda effect: None}
         effects = self.sessions.effects()
         while effects:
@@ -236,10 +236,13 @@ class Launcher:
     async def _fetch(self, session):
         try:
             await self._node.offers.bring(session.app, session.version, prefer=session.host)
-        except P2PError as error:
-            self._node.notice(f"! {session.app} could not be fetched: {error}")
-            self._node.log.write("failed", f"{session.app}: {error}")
-            self.sessions.fetched(session, str(error))
+        except Exception as error:  # whatever it was, nobody may wait for these files for ever
+            problem = str(error) if isinstance(error, P2PError) else f"an error of this program, {type(error).__name__}"
+            if not isinstance(error, P2PError):
+                self._loop.report("fetching failed", error)
+            self._node.notice(f"! {session.app} could not be fetched: {problem}")
+            self._node.log.write("failed", f"{session.app}: {problem}")
+            self.sessions.fetched(session, problem)
         else:
             self.sessions.fetched(session)
         self.act()
@@ -286,44 +289,6 @@ class Launcher:
             placed.append(dict(row, address=place[0] if place else said))
         return placed
 
-    def _tell(self, session):
-        connection = self._instances.get(session.job)
-        if connection is None:
-            return
-        is_first = connection not in self._telling
-        self._telling[connection] = True
-        if is_first:
-            self._loop.start(self._keep_told(connection, session))
-
-    async def _keep_told(self, connection, session):
-        """The newest roster, once the earlier ones are read: a program may be busy while a whole room comes and goes."""
-        try:
-            while self._telling[connection]:
-                await connection.room(TOLD_AHEAD)
-                self._telling[connection] = False
-                connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
-                await self._loop.sleep(TELL_PAUSE)
-        except LinkDown:
-            pass
-        finally:
-            del self._telling[connection]
-
-    def _kill(self, session):
-        """End this node's instance: it is asked to go by itself first."""
-        connection = self._instances.get(session.job)
-        if connection is not None:
-            self._say_end(connection, session)
-        elif session.job is not None:
-            self._loop.call_later(TO_ATTACH, self._kill_unattached, session.job)
-
-    def _say_end(self, connection, session):
-        connection.send(proto.END, session=session.number)
-        self._loop.call_later(limits.KILL_AFTER, self.jobs.finish_off, session.job)
-
-    def _kill_unattached(self, job):
-        if job not in self._instances:
-            self.jobs.kill(job)
-
     def _changed(self, effect):
         session, member = effect.session, effect.member
         status = WORDS[member.status]
@@ -331,39 +296,7 @@ class Launcher:
         if member.id != self._me and session.host == self._me and (status in TOLD or is_back):
             self._node.notice(f"* {self._node.label(member.id)}: {session.app} {status}{' again' if is_back else ''}")
 
-    # -- jobs and their instances
-
-    def adopt(self, connection):
-        """An instance of this node shows its session's token."""
-        session = self.sessions.get(connection.hello.session)
-        if session is None or session.job is None or session.job.state == EXITED or connection.hello.token != session.token:
-            raise PeerError("claims to be an instance of this node and has no session's token", "token")
-        self._instances[session.job] = connection
-        self._tell(session)
-        if session.is_ending:
-            self._say_end(connection, session)
-
-    def lost(self, connection):
-        """An instance's connection ended."""
-        for job, known in list(self._instances.items()):
-            if known is connection:
-                del self._instances[job]
-
-    def _job_of(self, connection):
-        return next((job for job, known in self._instances.items() if known is connection), None)
-
-    def _on_listening(self, connection, told):
-        job = self._job_of(connection)
-        if job is not None and job.state != EXITED:      # a child of an ended program may still hold the connection
-            job.port, job.state = told.port, RUNNING
-            self.sessions.listening(job.session, told.port)
-            self.act()
-
-    def _on_instance_end(self, connection, _told):
-        job = self._job_of(connection)
-        if job is not None:
-            self.sessions.ask_for_end(job.session)
-            self.act()
+    # -- jobs
 
     def _job_ended(self, job):
         session = job.session

@@ -95,6 +95,7 @@ JOB_OUTPUT = 1 << 20              # bytes kept of what a job printed
 JOB_REPLAY = 1 << 16              # bytes shown again on `attach`
 JOBS_KEPT = 32                    # ended jobs that `jobs` and `output` still know
 KILL_AFTER = 5.0                  # s from asking a job to end to killing it
+END_AFTER = 3.0                   # s that a program has to exit by itself when its session has ended; busy ones are killed then
 
 # Names and texts
 MAX_NAME = 64                     # cells shown of a foreign name

@@ -227,7 +227,7 @@ class Node:
         if role == proto.OWNER:
             connection.owner = OwnRole(self.owner_dispatch, self, self.owners.adopt, self.owners.lost)
         elif role == proto.INSTANCE:
-            connection.owner = OwnRole(self.instance_dispatch, self, self.launcher.adopt, self.launcher.lost)
+            connection.owner = OwnRole(self.instance_dispatch, self, self.launcher.guardian.adopt, self.launcher.guardian.lost)
         else:
             raise PeerError("this node dialled itself", "self")
         self.links.watch(connection)

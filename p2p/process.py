@@ -15,6 +15,7 @@ Windows has no pty here: the child gets a console window of its own, and its end
 
 import os
 import signal
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from . import system
@@ -74,20 +75,31 @@ def _spawn(loop, argv, *, cwd, env, on_output, on_exit, terminal=None, pass_fds=
 def _open_terminal(rows, columns):
     # The near end twice: one descriptor to read and one to write, so that both kinds of child look the same
     master, slave = os.openpty()
-    system.set_terminal_size(slave, *_bounded(rows, columns))
-    system.erase_whole_characters(slave)
-    os.set_blocking(master, False)
-    return (os.dup(master), master), (slave, slave)
+    with _closed_on_error(master, slave):
+        system.set_terminal_size(slave, *_bounded(rows, columns))
+        system.erase_whole_characters(slave)
+        os.set_blocking(master, False)
+        return (os.dup(master), master), (slave, slave)
 
 
 def _open_pipes(stdin):
     reader, far_writer = os.pipe()
-    os.set_blocking(reader, False)
-    if stdin is not None:
-        return (None, reader), (os.dup(stdin), far_writer)
-    far_reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    return (writer, reader), (far_reader, far_writer)
+    with _closed_on_error(reader, far_writer):
+        os.set_blocking(reader, False)
+        if stdin is not None:
+            return (None, reader), (os.dup(stdin), far_writer)
+        far_reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        return (writer, reader), (far_reader, far_writer)
+
+
+@contextmanager
+def _closed_on_error(*fds):
+    try:
+        yield
+    except OSError:
+        _close(fds)
+        raise
 
 
 def _start(argv, cwd, env, how):

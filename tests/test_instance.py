@@ -280,7 +280,7 @@ def test_an_instance_alone_has_told_its_root_when_attach_returns_and_can_end_at_
 def test_without_its_root_the_session_ends_here_and_the_program_by_itself(room):
     session = room.start("import p2p\nfor event in p2p.attach():\n    pass\nprint('over', flush=True)\n", others=False)
     running(room)
-    room.nodes[0].launcher._instances[room.job(0)].abort()
+    room.nodes[0].launcher.guardian.connections[room.job(0)].abort()
     assert room.wait(session) == 0 and "over" in room.output(0)
 
 

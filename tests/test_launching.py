@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from p2p import proto
+from p2p import limits, proto
+from p2p.app import DELIVERY
 from p2p.client import Client
 from p2p.connection import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
@@ -206,6 +207,84 @@ def test_a_run_ends_when_everybody_else_has_failed(room):
     assert status(ann, session, bob) == "failed"
 
 
+def test_an_error_of_our_own_while_fetching_leaves_nobody_waiting_for_ever(room):
+    ann, bob = room.nodes
+    reported = []
+    room.loop.report = lambda what, error: reported.append(error)
+    room.start(WAITS, others=False)
+    forget(room)
+
+    async def breaks(*what, **how):
+        raise KeyError("a bug")
+    bob.offers.bring = breaks
+    session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+    room.until(bob.launcher.request_rows)
+    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    room.until(lambda: status(ann, session, bob) == status(bob, session, bob) == "failed")
+    assert [type(error) for error in reported] == [KeyError]
+
+
+def test_a_request_is_shown_though_its_files_cannot_be_compared_for_a_reason_nobody_thought_of(room):
+    ann, bob = room.nodes
+    room.start(WAITS, others=False)
+    forget(room)
+    said = []
+    bob.watchers.append(said.append)
+
+    async def breaks(session):
+        raise KeyError("a bug")
+    bob.launcher._compare_with_what_is_here = breaks
+    room.loop.report = lambda what, error: None
+    room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+    room.until(lambda: any("wants to run app" in line for line in said), what="the prompt")
+
+
+def test_when_everybody_denies_the_hosts_program_exits_by_itself_even_if_it_has_only_just_started(room):
+    ann, bob = room.nodes
+    room.start(WAITS, others=False)
+    forget(room)
+    for _ in range(3):
+        session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+        room.until(bob.launcher.request_rows)
+        bob.launcher.deny(bob.launcher.request_rows()[0]["request"])
+        assert room.wait(session) == 4
+        assert session.members[ann.identity.node_id].exit == 0
+        room.loop.turn(0)
+
+
+def test_a_program_that_is_on_its_way_out_keeps_its_exit_code_whoever_stops_it(room):
+    ann = room.nodes[0]
+    session = room.start("""
+import p2p, p2p.app, p2p.child
+app = p2p.attach()
+p2p.child.on_exit(lambda: (print("leaving", flush=True), __import__("time").sleep(30)))
+raise ValueError("a bug")
+""", others=False)
+    room.says(0, "leaving")
+    began = room.loop.now()
+    ann.launcher.kill(room.job(0).number)
+    assert room.wait(session) == 1 and room.job(0).exit == 1
+    assert room.loop.now() - began < 2.0
+
+
+def test_an_end_is_over_soon_though_a_peer_is_busy(room):
+    session = room.start("""
+import p2p, time
+app = p2p.attach()
+print("here", flush=True)
+if not app.is_host:
+    time.sleep(600)
+app.wait(p2p.Line)
+app.end()
+""")
+    room.says(0, "here")
+    room.says(1, "here")
+    began = room.loop.now()
+    room.job(0).write(b"end\n")
+    assert room.wait(session) == 1 and room.job(0).exit == 0 and room.job(1).exit == -9
+    assert room.loop.now() - began < DELIVERY + limits.END_AFTER + 1.5
+
+
 def shared(room, node, name, source):
     """Offer an application of this source, and wait until the others know."""
     folder = room.folder / node.name / "shared" / name
@@ -249,13 +328,13 @@ def test_a_program_that_does_not_read_costs_its_root_no_more_than_a_few_rosters(
     claimant = Claimant(room, ann, session)
     room.until(lambda: claimant.heard)
     claimant.connection.channel.pause(True)
-    link = ann.launcher._instances[session.job]
+    link = ann.launcher.guardian.connections[session.job]
     for _ in range(1500):
-        ann.launcher._tell(session)
+        ann.launcher.guardian.tell(session)
         room.loop.turn(0)
     assert link._out_bytes < 1 << 19
     session.members[ann.identity.node_id].port = 4242
-    ann.launcher._tell(session)
+    ann.launcher.guardian.tell(session)
     claimant.connection.channel.pause(False)
     room.until(lambda: claimant.heard[-1][0].port == 4242)
 

@@ -289,6 +289,24 @@ def test_other_peoples_children_are_left_to_them(bench):
     other.wait()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the list of open descriptors is Linux's")
+@pytest.mark.parametrize("call, fails", [
+    (lambda: process._open_terminal(24, 80), "dup"), (lambda: process._open_terminal(24, 80), "set_blocking"),
+    (lambda: process._open_pipes(0), "dup"), (lambda: process._open_pipes(None), "second pipe")])
+def test_where_descriptors_run_out_half_way_none_is_left_behind(monkeypatch, call, fails):
+    def refuses(*what):
+        raise OSError(24, "too many open files")
+    if fails == "second pipe":
+        real, made = os.pipe, []
+        monkeypatch.setattr(os, "pipe", lambda: refuses() if made else made.append(1) or real())
+    else:
+        monkeypatch.setattr(os, fails, refuses)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError):
+        call()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 @pytest.mark.parametrize("argv, cwd, named", [
     (["/no/such/program"], None, "/no/such/program"), (["true"], "/no/such/folder", "/no/such/folder"), (["true", "a\0b"], None, "true")])
 def test_what_cannot_be_started_is_one_line_and_leaves_no_descriptor(bench, argv, cwd, named):

@@ -240,7 +240,7 @@ class Invariants:
             self._bound(host, "sessions", len(list(node.launcher.sessions)), limits.MAX_SESSIONS)
             self._bound(host, "jobs", len(list(node.launcher.jobs)), limits.MAX_JOBS + limits.JOBS_KEPT)
             self._bound(host, "requests", len(node.launcher.consent.requests()), limits.MAX_REQUESTS_OPEN * peers)
-            self._bound(host, "instances", len(node.launcher._instances), jobs + 8)
+            self._bound(host, "instances", len(node.launcher.guardian.connections), jobs + 8)
             for connection in links:
                 self._bound(host, "queued bytes", connection._out_bytes, limits.MAX_BUFFERED + limits.MAX_BODY)
                 self._bound(host, "requests in flight", len(connection._requests) + len(connection._serving), limits.MAX_REQUESTS)
