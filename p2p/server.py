@@ -41,7 +41,8 @@ class Server:
 
     def _evict(self, connection):
         self.evicted += 1
-        connection.fail(PeerError(f"{connection.channel.address[0]}: gave way to newer connections before it had proved who it is", "evicted"))
+        host = connection.channel.address[0]
+        connection.fail(PeerError(f"{host}: gave way to newer connections before it had proved who it is", "evicted"))
 
     def _too_late(self, connection):
         connection.fail(PeerError(f"{connection.channel.address[0]}: no handshake in {limits.HANDSHAKE_DEADLINE:g} s", "deadline"))

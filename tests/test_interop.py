@@ -59,7 +59,8 @@ def test_every_pair_of_pythons_meets_in_both_directions(pythons, tmp_path):
     processes = []
 
     def start(version, part, *numbers):
-        argv = [pythons[version], "-I", "-B", "-c", MEET, str(PROGRAM.parent), str(tmp_path / f"{part}{version[1]}"), part, *map(str, numbers)]
+        home = tmp_path / f"{part}{version[1]}"
+        argv = [pythons[version], "-I", "-B", "-c", MEET, str(PROGRAM.parent), str(home), part, *map(str, numbers)]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, encoding="utf-8")
         processes.append(process)
         return process

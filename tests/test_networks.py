@@ -24,7 +24,6 @@ from p2p.trust import x509
 from p2p.trust.ecc import BadKey, PrivateKey
 from p2p.trust.identity import Identity
 from p2p.trust.networks import ALPN, Networks, check_tls, derived_network, open_network
-from tests.interpreters import interpreters
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAN = open_network()
@@ -406,46 +405,3 @@ assert "ssl" in sys.modules
 
 def test_ssl_is_loaded_by_the_first_context_and_not_before(tmp_path):
     subprocess.run([sys.executable, "-S", "-E", "-B", "-c", LAZY, str(tmp_path / "home")], cwd=ROOT, check=True)
-
-
-MEET = """
-import os, socket, sys
-sys.path.insert(0, sys.argv[1])
-from p2p.disk import Disk
-from p2p.trust.identity import Identity
-from p2p.trust.networks import Networks
-home, role, port = sys.argv[2:5]
-identity = Identity.load_or_create(Disk(), home, os.urandom)
-networks = Networks(home, identity, Disk(), os.urandom)
-if role == "server":
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)
-    listener.settimeout(15)
-    plain = listener.accept()[0]
-    plain.settimeout(15)
-    tls = networks.server_context().wrap_socket(plain, server_side=True)
-else:
-    plain = socket.create_connection(("127.0.0.1", int(port)), 15)
-    tls = networks.client_context(networks.tags[0]).wrap_socket(plain, server_hostname=networks.tags[0].hex())
-peer, tag = networks.peer_identity(tls)
-tls.sendall(identity.node_id)
-assert tls.recv(32) == peer
-print("met", flush=True)
-"""
-
-
-@pytest.mark.interop
-def test_the_oldest_and_the_newest_python_here_meet_every_other(tmp_path):
-    found = list(interpreters().values())
-    if len(found) < 2:
-        pytest.skip("only one Python of 3.8 or newer is here")
-    pairs = sorted({(found[0], other) for other in found} | {(other, found[-1]) for other in found})
-    for number, pair in enumerate(pairs):
-        def start(python, role, port=""):
-            argv = [python, "-I", "-B", "-c", MEET, ROOT, str(tmp_path / f"{number}-{role}"), role, port]
-            return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        one = start(pair[0], "server")
-        two = start(pair[1], "client", one.stdout.readline().strip())
-        for process in (two, one):
-            out, err = process.communicate(timeout=20)
-            assert process.returncode == 0 and "met" in out, f"{pair}: {err}"

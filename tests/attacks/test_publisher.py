@@ -39,7 +39,8 @@ MANIFESTS.update({
     "cut off": tree("x")[:-1], "bytes behind": tree("x") + b"x", "nothing": b"", "another format": b"p2pm\x02" + tree()[5:],
     "not canonical": b"p2pm" + tree("b", "c")[4:9] + tree("b", "c")[9:][::-1],
 })
-BLOCKS = {f"a byte flipped in block {number}": lambda offset, data, at=number: flip(data) if offset >> 18 == at else data for number in range(3)}
+BLOCKS = {f"a byte flipped in block {number}": lambda offset, data, at=number: flip(data) if offset >> 18 == at else data
+          for number in range(3)}
 BLOCKS.update({"short": lambda offset, data: data[:-1], "empty": lambda offset, data: b"", "long": lambda offset, data: data + b"x",
                "another block's": lambda offset, data: DATA[:len(data)], "a refusal": lambda offset, data: None})
 
