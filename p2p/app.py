@@ -26,6 +26,7 @@ __all__ = ["App", "Peer", "attach"]
 WAIT = 10.0               # s for the roster, unless said otherwise: one absent person never blocks the others
 DELIVERY = 3.0            # s for peers to read what was sent before the end; a root gives 5 to the whole end
 FAREWELL = 1.0            # s for goodbyes at exit
+STUCK = 3.0               # s without a byte leaving, after which two programs that both send and do not look are told so
 LOOK_AROUND = 0.01        # s after which the network has its turn though events wait: else a long queue would stop it
 
 _app = None
@@ -145,14 +146,22 @@ class App:
 
     def _send(self, peer, fields):
         connection = self._link(peer)
-        connection.send(DATA, **fields)
-        self._let_out(connection)
-
-    def _let_out(self, connection):
-        """Now, since the program may compute for an hour before it looks for events again; and not faster than it is read."""
-        self._loop.flush()
         if not connection.has_room:
-            self._turn_until(lambda: connection.has_room or not connection.is_open)
+            self._wait_for_room(peer, connection)
+            connection = self._link(peer)
+        connection.send(DATA, **fields)
+        self._loop.flush()         # now: the program may compute for an hour before it looks for events again
+
+    def _wait_for_room(self, peer, connection):
+        """Not faster than it is read. But where here too much waits unread and nothing moves, the other may wait for this program:
+        both would wait for ever."""
+        while not connection.has_room and connection.is_open:
+            before = connection.traffic.out_bytes
+            self._turn_until(lambda: connection.has_room or not connection.is_open, STUCK)
+            is_stuck = not connection.has_room and connection.is_open and connection.traffic.out_bytes == before
+            if is_stuck and self._instance.is_full:
+                raise UserError(f"{peer.name} does not read, and here {UNREAD >> 20} MiB of messages wait: look at some of them "
+                                "before you send more", code="full")
 
     def _link(self, peer):
         """The connection with a peer. A wire may break without anybody leaving: then it is waited for. Raises Gone."""
@@ -208,7 +217,7 @@ class App:
         if asked is not None:
             connection, number = asked
             connection.reply(DATA, number, **fields)
-            self._let_out(connection)
+            self._loop.flush()
 
     # -- receiving
 

@@ -98,7 +98,9 @@ class Launcher:
         if app_name_fault(invite.app):
             raise PeerError("invites to an application whose name is not allowed", "name")
         try:
-            self.sessions.invited(connection.peer_id, invite, self._loop.now())
+            member = self._node.neighbours.table.get(connection.peer_id)
+            known_since = member.first_seen_wall if member else 0.0
+            self.sessions.invited(connection.peer_id, invite, self._loop.now(), known_since or self._loop.wall())
         except UserError as error:
             connection.send(proto.ANSWER, session=invite.session, status=proto.BROKEN, text=str(error))
             return

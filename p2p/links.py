@@ -5,6 +5,9 @@ must keep the same one: the one that the lower ID dialled. That rule holds for c
 age only. A connection that comes later means that its dialler has lost the first, or has been started anew
 (its HELLO carries another nonce), so the newer one wins.
 
+The other end may have said something on the one that is not kept before it knew: it is heard out for a moment. Nothing
+new is said on it from here.
+
 Who can be any number of nodes must not take all places: an address has its share of them, and there is a bound for all.
 
 All keepalives are swept by one timer. Roots and applications share this class.
@@ -14,6 +17,7 @@ from . import limits
 from .errors import LinkDown, PeerError
 
 TOGETHER = 3.0       # s; two connections this close in age come from dialling at the same time
+HEAR_OUT = 2.0       # s in which a connection that was not kept is still read, and requests on it are answered
 
 
 class Links:
@@ -26,7 +30,9 @@ class Links:
         self._on_down = on_down
         self._by_id = {}
         self._most = most
-        self._others = []      # ready connections that are not links: owners, instances, those being closed
+        self._others = []      # ready connections that are not links: owners, instances, those being heard out
+        self._unkept = {}      # peer ID -> the one that is being heard out: no more than one each
+        self.on_closed = lambda connection: None       # one that this side has closed by itself
         self._timer = loop.call_later(limits.TICK, self._tick)
 
     def __iter__(self):
@@ -48,16 +54,40 @@ class Links:
             self._check_room(connection.channel.address[0])
         if known is not None:
             if not self._newer_wins(known, connection):
-                connection.finish("another connection serves")
+                self._hear_out(connection, "another connection serves")
                 return False
             self._by_id[connection.peer_id] = connection
-            known.finish("replaced by a newer connection")
             if known.hello.nonce == connection.hello.nonce:
+                self._hear_out(known, "replaced by a newer connection")
                 return True            # the same peer on another wire: nobody needs to hear of it
+            self._close(known, "replaced by a newer connection")
             self._on_down(connection.peer_id, known, LinkDown("it was started anew", "restart"))
         self._by_id[connection.peer_id] = connection
         self._on_up(connection)
         return True
+
+    def _hear_out(self, connection, reason):
+        before = self._unkept.get(connection.peer_id)
+        if before is not None:
+            self._let_go(before, reason)
+        if connection.is_open:
+            self._unkept[connection.peer_id] = connection
+            self._others.append(connection)
+            self._loop.call_later(HEAR_OUT, self._let_go, connection, reason)
+
+    def _let_go(self, connection, reason):
+        if connection in self._others:
+            self._forget_other(connection)
+            self._close(connection, reason)
+
+    def _forget_other(self, connection):
+        self._others.remove(connection)
+        if self._unkept.get(connection.peer_id) is connection:
+            del self._unkept[connection.peer_id]
+
+    def _close(self, connection, reason):
+        connection.finish(reason)
+        self.on_closed(connection)
 
     def _check_room(self, host):
         if len(self._by_id) >= self._most:
@@ -84,7 +114,7 @@ class Links:
     def lost(self, connection, error):
         """A ready connection ended. True if it was a link."""
         if connection in self._others:
-            self._others.remove(connection)
+            self._forget_other(connection)
             return False
         if self._by_id.get(connection.peer_id) is not connection:
             return False
@@ -105,3 +135,4 @@ class Links:
             connection.finish(reason, leaving=True)
         self._by_id.clear()
         self._others.clear()
+        self._unkept.clear()

@@ -71,10 +71,12 @@ class Offers:
         connection.send(proto.CATALOGUE, **self._everything(connection.channel.tag))
 
     def _everything(self, tag):
-        """What the members of one network may hear."""
+        """What the members of one network may hear: its offers, and which of those versions are here. What else is here is not theirs to know."""
         network = self._node.networks.by_tag(tag)
-        holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me)]
-        return {"offers": [offer.row() for offer in self.catalogue.offers([network.name])], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
+        offers = self.catalogue.offers([network.name])
+        offered = {(offer.name, offer.version) for offer in offers}
+        holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me) if (name, version) in offered]
+        return {"offers": [offer.row() for offer in offers], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
 
     async def _holdings_changed(self):
         self.catalogue.holds(self._me, await self._loop.work(self.store.holdings))
@@ -98,6 +100,8 @@ class Offers:
             self._node.log.write("disk", str(error))
 
     def _on_catalogue(self, connection, told):
+        if self._node.links.get(connection.peer_id) is not connection:
+            return                    # all is said again on the link, and what comes late here is old
         if any(app_name_fault(row.name) for row in told.holdings + told.offers):
             raise PeerError("its catalogue has a name that no application may have", "name")
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
@@ -111,17 +115,20 @@ class Offers:
 
     async def _verify(self, teller):
         """Check signatures, one at a time for each teller: a peer that invents offers waits for itself."""
-        passed_on = False
-        while self._to_verify[teller]:
-            offer = self._to_verify[teller].pop(0)
-            if not await self._loop.work(offer.is_authentic):
-                self._node.refuse("signature", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
-                self._to_verify[teller].clear()
-            elif self.catalogue.add(offer):
-                passed_on |= offer.publisher_id != teller
-                self._heard_of(offer)
-        del self._to_verify[teller]
-        if passed_on:
+        must_tell = False
+        try:
+            while self._to_verify[teller]:
+                offer = self._to_verify[teller].pop(0)
+                if not await self._loop.work(offer.is_authentic):
+                    self._node.refuse("signature", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
+                    self._to_verify[teller].clear()
+                elif self.catalogue.add(offer):
+                    is_here = (offer.name, offer.version) in self.catalogue.held_by(self._me)
+                    must_tell |= is_here or offer.publisher_id != teller
+                    self._heard_of(offer)
+        finally:
+            del self._to_verify[teller]
+        if must_tell:
             self._announce()
 
     def _heard_of(self, offer):

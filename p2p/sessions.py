@@ -123,6 +123,7 @@ class Session:
         self.members = {}
         self.expires = None
         self.job = None
+        self.known_since = 0.0       # when this node first saw the host, Unix time
         self.is_started = False
         self.has_lost_host = False   # its node is gone, and nothing came since: there is nobody to ask for the end
         self.is_ending = False       # its end was said; what is under way still comes to its own
@@ -201,8 +202,8 @@ class Sessions:
 
     # -- being invited
 
-    def invited(self, sender, invite, now):
-        """INVITE. Raises PeerError for one that contradicts itself."""
+    def invited(self, sender, invite, now, known_since=0.0):
+        """INVITE of a node that is known since then. Raises PeerError for one that contradicts itself, UserError where there is no room."""
         known = self._sessions.get(invite.session)
         if known is not None and known.host == sender:
             return                        # repeated: the first may not have arrived
@@ -211,8 +212,7 @@ class Sessions:
         roster = {row.id: row for row in invite.roster}
         if sender not in roster or self._me not in roster or len(roster) != len(invite.roster):
             raise PeerError("an invitation whose roster does not hold both ends", "session")
-        if sum(session.host != self._me and not session.is_over for session in self) >= limits.MAX_SESSIONS_OTHERS:
-            raise UserError("too many sessions of others are open there")
+        self._make_room_among_others(known_since)
         self._make_room()
         session = Session(invite.session, invite.app, invite.version, invite.publisher, invite.network, invite.arguments,
                           sender, invite.token, invite.port, invite.files, invite.bytes)
@@ -220,8 +220,21 @@ class Sessions:
             member = session.add(row.id, row.name, row.status if row.id != self._me and row.status <= FAILED else ASKED)
             member.address, member.port = row.address, row.port
         session.expires = now + limits.ASK_FOR
+        session.known_since = known_since
         self._sessions[session.number] = session
         self._effects.append(Ask(session))
+
+    def _make_room_among_others(self, known_since):
+        """Anybody can be many nodes. So of the questions that wait, the one of who is known for the shortest time gives way; a yes stays."""
+        others = [session for session in self if session.host != self._me and not session.is_over]
+        if len(others) < limits.MAX_SESSIONS_OTHERS:
+            return
+        waiting = [session for session in others if session.members[self._me].status == ASKED]
+        newest = max(waiting, key=lambda session: session.known_since, default=None)
+        if newest is None or newest.known_since <= known_since:
+            raise UserError("too many sessions of others are open there")
+        self._effects.append(Withdraw(newest))
+        self._answer(newest, FAILED, "too many sessions of others are open there")
 
     def decided(self, session, is_allowed, text=""):
         """This user's (or a rule's) word."""

@@ -145,6 +145,29 @@ else:
     room.says(1, "full\nfull\nwaiting True\ncomplete True")
 
 
+def test_two_programs_that_send_without_end_and_never_look_are_told_and_do_not_wait_for_ever(room):
+    room.start(START + """
+p2p.instance.UNREAD = 2 << 20
+p2p.app.STUCK = 0.5
+app = p2p.attach()
+sent = 0
+try:
+    while True:
+        app.broadcast(Piece(sent, bytes(500000)))
+        sent += 1
+except p2p.app.UserError as error:
+    say("told", error.code)
+got = 0
+while got < 10:
+    app.wait(Piece)
+    got += 1
+say("read on")
+app.wait(Never)
+""")
+    room.until(lambda: any("told full" in room.output(node) for node in (0, 1)), what="an error instead of a deadlock")
+    room.says(0 if "told full" in room.output(0) else 1, "read on")
+
+
 @pytest.mark.parametrize("host, count, size, end", [
     ("time.sleep(2)", 10, 1_000_000, "app.quit()"),                                      # a reader that is busy when its peer quits
     ("[app.broadcast(Piece(0)) or time.sleep(0.1) for _ in range(20)]", 50, 60_000, ""),  # one that writes to who has come to its end

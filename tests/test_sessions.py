@@ -6,7 +6,7 @@ import pytest
 
 from p2p import limits, proto
 from p2p.errors import PeerError, UserError
-from p2p.sessions import (ALLOWED, ASKED, DENIED, EXITED, EXPIRED, FAILED, NEXT, RUNNING, UNREACHABLE, Ask, Changed, Fetch, Kill, Over,
+from p2p.sessions import (ALLOWED, ASKED, DENIED, EXITED, EXPIRED, FAILED, NEXT, RUNNING, UNREACHABLE, Ask, Changed, Fetch, Kill, Over, Send,
                           Session, Start, Tell, Withdraw, exit_code)
 from tests.rounds import ANN, BOB, EVE, MALLORY, NAMES, World, meet
 
@@ -237,6 +237,22 @@ def test_sessions_are_bounded_and_those_that_are_over_make_room(world):
     bob.decided(bob.get(5), False)
     bob.invited(ANN, invitation(ANN, number=1000), 0.0)
     assert bob.get(5) is None and len(list(bob)) == limits.MAX_SESSIONS
+
+
+def test_invented_nodes_cannot_keep_the_places_from_who_is_known_for_longer(world):
+    bob = world.machines[BOB]
+    for number in range(1, limits.MAX_SESSIONS_OTHERS + 1):
+        stranger = (1000 + number).to_bytes(32, "big")
+        bob.invited(stranger, invitation(stranger, number=number, roster=(stranger, BOB)), 0.0, 5000.0 + number)
+    bob.decided(bob.get(limits.MAX_SESSIONS_OTHERS), True)                 # a yes keeps its place
+    with pytest.raises(UserError, match="sessions of others"):
+        bob.invited(MALLORY, invitation(MALLORY, number=900, roster=(MALLORY, BOB)), 0.0, 9000.0)
+    world.settle()
+    bob.invited(ANN, invitation(ANN, number=1000), 0.0, 10.0)
+    effects = bob.effects()
+    assert bob.get(1000).members[BOB].status == ASKED
+    assert [effect.session.number for effect in effects if isinstance(effect, Withdraw)] == [limits.MAX_SESSIONS_OTHERS - 1]
+    assert [effect.fields["status"] for effect in effects if isinstance(effect, Send) and effect.message is proto.ANSWER] == [FAILED]
 
 
 def test_the_table_of_steps_ends_everywhere():
