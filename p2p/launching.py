@@ -203,9 +203,9 @@ class Launcher:
             else:
                 self._save_rules()
         handlers = {Send: self._send, Ask: lambda effect: self._ask(effect.session), Start: lambda effect: self._start(effect.session),
-                    Fetch: lambda effect: self._loop.start(self._fetch(effect.session)), Tell: lambda effect: self.guardian.tell(effect.session),
-                    Withdraw: lambda effect: self.consent.withdraw(effect.session), Kill: lambda effect: self.guardian.end(effect.session),
-                    Changed: self._changed, Over: lambda effect: None}
+                    Fetch: lambda effect: self._loop.start(self._fetch(effect.session)),
+                    Tell: lambda effect: self.guardian.tell(effect.session), Kill: lambda effect: self.guardian.end(effect.session),
+                    Withdraw: lambda effect: self.consent.withdraw(effect.session), Changed: self._changed, Over: lambda effect: None}
         effects = self.sessions.effects()
         while effects:
             for effect in effects:

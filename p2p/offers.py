@@ -71,7 +71,7 @@ class Offers:
         connection.send(proto.CATALOGUE, **self._everything(connection.channel.tag))
 
     def _everything(self, tag):
-        """What the members of one network may hear: its offers, and which of those versions are here. What else is here is not theirs to know."""
+        """What the members of one network may hear: its offers, and which of those versions are here; nothing else that is here."""
         network = self._node.networks.by_tag(tag)
         offers = self.catalogue.offers([network.name])
         offered = {(offer.name, offer.version) for offer in offers}

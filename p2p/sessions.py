@@ -225,7 +225,7 @@ class Sessions:
         self._effects.append(Ask(session))
 
     def _make_room_among_others(self, known_since):
-        """Anybody can be many nodes. So of the questions that wait, the one of who is known for the shortest time gives way; a yes stays."""
+        """Anybody can be many nodes. So of the questions that wait, that of who is known for the shortest time gives way."""
         others = [session for session in self if session.host != self._me and not session.is_over]
         if len(others) < limits.MAX_SESSIONS_OTHERS:
             return

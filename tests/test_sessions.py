@@ -6,8 +6,8 @@ import pytest
 
 from p2p import limits, proto
 from p2p.errors import PeerError, UserError
-from p2p.sessions import (ALLOWED, ASKED, DENIED, EXITED, EXPIRED, FAILED, NEXT, RUNNING, UNREACHABLE, Ask, Changed, Fetch, Kill, Over, Send,
-                          Session, Start, Tell, Withdraw, exit_code)
+from p2p.sessions import (ALLOWED, ASKED, DENIED, EXITED, EXPIRED, FAILED, NEXT, RUNNING, UNREACHABLE, Ask, Changed, Fetch, Kill, Over,
+                          Send, Session, Start, Tell, Withdraw, exit_code)
 from tests.rounds import ANN, BOB, EVE, MALLORY, NAMES, World, meet
 
 
