@@ -55,8 +55,10 @@ def test_a_connection_that_was_not_kept_is_closed_after_a_moment_and_its_bytes_s
     monkeypatch.setattr(links, "HEAR_OUT", 0.2)
     ann, bob, ann_id, bob_id = pair(bed)
     before = ann.traffic().in_bytes
+    dials = []
     for _ in range(5):
-        bed.until(lambda dial=dial_again(bed, ann, bob): dial.done)
+        dials.append(dial_again(bed, ann, bob))
+        bed.until(lambda: dials[-1].done)
         assert len(ann.links._others) <= 1     # whoever dials again and again has one of them
     bed.until(lambda: not ann.links._others and not bob.links._others and not ann.links._unkept and not bob.links._unkept)
     assert ann.link(bob_id) and bob.link(ann_id) and ann.traffic().in_bytes > before
