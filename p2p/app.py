@@ -14,7 +14,9 @@ Each peer gives one Join before its first message and at most one Leave after it
 import sys
 
 from . import child
+from .codec import as_dict
 from .errors import LinkDown, PeerError, Refusal, UserError
+from .fanout import Fanout
 from .inbox import Input
 from .instance import UNREAD, Instance, Peer, fields_of, message_of
 from .message import Gone, Message, Timeout
@@ -77,6 +79,7 @@ class App:
         self._loop = self._instance.loop
         self._events = self._instance.events
         self._input = Input(self._loop, self._events)
+        self._fanout = Fanout(self._loop)
         self._handlers = {}
         self._turned_at = self._loop.now()
         self._state_name = told["state"]
@@ -137,12 +140,23 @@ class App:
 
     def broadcast(self, message: Message) -> None:
         """Send to all peers that are here."""
-        fields = fields_of(message)
+        body = DATA.pack(**fields_of(message))
+        links = self._all_links()
+        while not all(link.is_ready for link in links):     # one broke while another was waited for
+            links = self._all_links()
+        if links:
+            self._fanout.post(links, DATA.word, body)
+        for link in links:
+            self._let_out(link)
+
+    def _all_links(self):
+        links = []
         for peer in self.peers:
             try:
-                self._send(peer, fields)
+                links.append(self._link(peer))
             except Gone:
                 pass          # its Leave is on the way
+        return links
 
     def _send(self, peer, fields):
         connection = self._link(peer)
@@ -187,7 +201,7 @@ class App:
         if not future.done:
             raise self._too_much()
         try:
-            answer = message_of(**vars(future.result()))
+            answer = message_of(**as_dict(future.result()))
         except (Refusal, PeerError) as error:
             raise UserError(f"{peer.name} did not answer {what}: {clean(str(error), 200)}")
         except LinkDown as error:

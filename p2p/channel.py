@@ -14,6 +14,7 @@ proves that one is let in (the server speaks first).
 """
 
 import errno
+import os
 import socket
 import ssl
 
@@ -21,6 +22,7 @@ from . import limits, system
 from .errors import LinkDown, PeerError
 
 RECORD = 16384        # bytes; one TLS record, and so one SSL_read, carries no more
+CHUNK = 4 * RECORD    # bytes joined for one look at what came; more is no faster, and what belongs to a large body is copied
 ACCEPT_PAUSE = 0.2    # s without accepting when the process has no descriptor left
 
 _WAITING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, getattr(errno, "WSAEWOULDBLOCK", errno.EAGAIN))
@@ -72,7 +74,7 @@ class TlsChannel:
     def _connected(self):
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._lose(_link_down(OSError(code, "connect"), self.address))
+            self._lose(_link_down(OSError(code, os.strerror(code)), self.address))
         else:
             self._begin_tls()
 
@@ -120,25 +122,43 @@ class TlsChannel:
     # -- an open channel
 
     def receive(self, budget):
-        """What has come: a list of byte strings, at most about `budget` bytes. Raises LinkDown at its end."""
-        chunks = []
-        taken = 0
+        """What has come: at most about `budget` bytes, b"" for nothing. Raises LinkDown at its end."""
+        read = self._sock.read
+        records = []
+        room = min(budget, CHUNK)
         try:
-            while taken < budget:
-                chunk = self._sock.recv(RECORD)
-                if not chunk:
+            while room > 0:
+                record = read(RECORD)
+                if not record:
                     raise LinkDown(f"{self.address[0]} closed the connection", "eof")
-                chunks.append(chunk)
-                taken += len(chunk)
+                records.append(record)
+                room -= len(record)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return chunks
+            pass
         except (OSError, ValueError, LinkDown) as error:
-            if chunks:          # hand over what came before the end; the end itself shows at the next call
-                self._read_again()
-                return chunks
-            raise error if isinstance(error, LinkDown) else _link_down(error, self.address)
-        self._read_again()
-        return chunks
+            if not records:
+                raise error if isinstance(error, LinkDown) else _link_down(error, self.address)
+            self._read_again()      # hand over what came before the end; the end itself shows at the next call
+        return b"".join(records)    # each record was read whole, so of the rest the socket tells
+
+    def receive_into(self, place):
+        """What has come, straight to `place` (memoryview); how many bytes. Raises LinkDown at the end."""
+        read = self._sock.read
+        size, taken = len(place), 0
+        try:
+            while taken < size:
+                count = read(size - taken, place[taken:])
+                if not count:
+                    raise LinkDown(f"{self.address[0]} closed the connection", "eof")
+                taken += count
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return taken
+        except (OSError, ValueError, LinkDown) as error:
+            if not taken:
+                raise error if isinstance(error, LinkDown) else _link_down(error, self.address)
+        if self._sock.pending():
+            self._read_again()      # the rest of a record lies in OpenSSL, of which the socket tells nothing
+        return taken
 
     def _read_again(self):
         # Not call_soon: a flooding peer must let the others have their turn first.
@@ -151,13 +171,30 @@ class TlsChannel:
             self.owner.channel_readable()
 
     def send(self, data):
-        """Write from `data` (memoryview); the number of bytes taken, 0 when full. The rest must be offered again."""
+        """Write from `data` (bytes or a memoryview); the number of bytes taken. The rest must be offered again, at least as much."""
+        size, write = len(data), self._sock.write
+        taken = 0
         try:
-            return self._sock.send(data)
+            taken = write(data)      # one record; most of what is sent is no larger
+            if taken < size:
+                view = memoryview(data)
+                while taken < size:
+                    taken += write(view[taken:])
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return 0
+            pass
         except (OSError, ValueError) as error:
             raise _link_down(error, self.address)
+        return taken
+
+    def send_many(self, views):
+        """As `send`, from several memoryviews."""
+        taken = 0
+        for view in views:
+            count = self.send(view)
+            taken += count
+            if count < len(view):
+                break
+        return taken
 
     def want_write(self, wanted):
         """Ask for channel_writable, or no more."""
@@ -268,7 +305,7 @@ def dial(loop, host, port, credentials, tag, kind_of_channel=TlsChannel):
     code = sock.connect_ex(address)
     if code and code not in _WAITING:
         sock.close()
-        raise _link_down(OSError(code, errno.errorcode.get(code, str(code))), (host, port))
+        raise _link_down(OSError(code, os.strerror(code)), (host, port))
     return kind_of_channel(loop, sock, credentials, (host, port), True, tag)
 
 

@@ -1,12 +1,14 @@
 """One connection: frames in and out over a channel, requests and their answers, backpressure, deadlines.
 
 Flow in: channel -> decoder -> dispatch on the header's first word -> handler(connection, request id, body).
-Flow out: frames are queued and leave together at the end of the loop's turn.
+Flow out: `post` queues a frame; all frames of a turn leave together at its end. These few functions are the hot path
+(`post`, `_flush`, `channel_readable`, and `Decoder.feed` in codec.py); docs/performance.md says what each of
+its tricks is worth. Whatever is not usual leaves it at once.
 
 Both sides are alike once both HELLOs have been heard; until then nothing else is accepted. The server speaks
 first, because in TLS 1.3 a client cannot tell from its handshake whether the server let it in.
 
-Backpressure: `write` always takes a frame (a handler cannot stop half-way), but tells by `has_room` that the
+Backpressure: `post` always takes a frame (a handler cannot stop half-way), but tells by `has_room` that the
 producer should wait for `room()`. A peer that does not read while MAX_BUFFERED pile up stops being read itself
 if it asks for more; one that still does not read for FRAME_DEADLINE is dropped. Between programs that may be busy
 for as long as they like, `be_patient` lifts the deadlines.
@@ -14,39 +16,40 @@ for as long as they like, `be_patient` lifts the deadlines.
 A write that fails says that the other end is gone, not that it said nothing before: what has arrived is read first.
 """
 
+from typing import Any
+
 from . import limits, proto
-from .codec import ERROR, RESPONSE, Decoder, check_word, frame
-from .errors import LinkDown, P2PError, PeerError, Refusal, UserError
+from .codec import ERROR, HEADER_SIZE, LARGE, RESPONSE, START, WORDS, Decoder, check_word, first_word
+from .errors import LinkDown, P2PError, PeerError
+from .exchange import Exchange
+from .fanout import NOWHERE, Corked
 from .tasks import Event, Future
+from .traffic import Traffic
 
-FLUSH_AT = 1 << 18       # bytes joined for one write; more is no faster and costs a copy
-_RESPONSE_BITS = (RESPONSE | ERROR) << 24
+HANDFUL = 16             # frames handled between two looks at what they made us say
+
+_header = WORDS.pack
+_RESPONSE = RESPONSE << 24
+_ERROR = ERROR << 24
 
 
-class Traffic:
-    """Counters of one connection, or of a sum of them."""
+def _answered(connection, request, body):
+    connection._exchange.answered(request, body)
 
-    __slots__ = ("in_bytes", "out_bytes", "in_messages", "out_messages", "kinds")
 
-    def __init__(self):
-        self.in_bytes = self.out_bytes = self.in_messages = self.out_messages = 0
-        self.kinds = {}       # message number -> [in, out]
-
-    def add(self, other):
-        """Add another's counts to these."""
-        self.in_bytes += other.in_bytes
-        self.out_bytes += other.out_bytes
-        self.in_messages += other.in_messages
-        self.out_messages += other.out_messages
-        for number, (came, went) in other.kinds.items():
-            kind = self.kinds.setdefault(number, [0, 0])
-            kind[0] += came
-            kind[1] += went
+def _refused(connection, request, body):
+    connection._exchange.refused(request, body)
 
 
 class Connection:
     """See the module. `owner` offers dispatch (a Dispatch), greeting(connection) -> fields of the own HELLO,
     connection_ready(connection) (may raise PeerError to refuse) and connection_lost(connection, error)."""
+
+    # Beyond 30 attributes an object without slots looks each of them up in a dictionary of its own: 1.2x, and 1.5 KiB
+    __slots__ = ("loop", "channel", "owner", "hello", "traffic", "silence", "rtt_s", "on_finished", "opened_at", "last_in", "last_out",
+                 "_patience", "_deaf_at", "_is_deaf", "_is_paused", "_write_error", "_decoder", "_frames", "_frame_mark",
+                 "_out", "_is_cold", "_summed", "_summed_bytes", "_unsent", "_unsent_bytes", "_full_since",
+                 "_exchange", "_room", "_state")
 
     def __init__(self, loop, channel, owner):
         self.loop = loop
@@ -60,17 +63,18 @@ class Connection:
         self._is_deaf = self._is_paused = False
         self._write_error = None         # the other end is gone; what it said before may still have to be read
         self.rtt_s = None
+        self.on_finished = lambda: None  # this side ended it, and nothing more goes over it
         self.opened_at = self.last_in = self.last_out = loop.now()
         self._decoder = Decoder()
-        self._frame_began = None
-        self._out = []
-        self._out_bytes = 0
-        self._sending = None             # a memoryview on what is being written
+        self._frames = None              # those being handled
+        self._frame_mark = None          # (messages so far, when): the frame that is coming in, as the last sweep saw it
+        self._out: Any = []              # this turn's frames: header, body, header, body...
+        self._is_cold = True             # not the usual way out: opening, closing, a large body, a kernel that is full
+        self._summed = self._summed_bytes = 0      # how much of _out has been summed up by `queued`
+        self._unsent = []                # memoryviews of what the kernel did not take yet
+        self._unsent_bytes = 0
         self._full_since = None
-        self._flush_due = False
-        self._next_request = 0
-        self._requests = {}              # id -> (Future, Message, Timer or None)
-        self._serving = {}               # id -> Task that works on the answer
+        self._exchange = Exchange(self)
         self._room = Event(loop)
         self._state = "opening"
         channel.start(self)
@@ -111,220 +115,299 @@ class Connection:
             self._greet()
 
     def _greet(self):
-        self.write(frame(proto.HELLO.number, 0, proto.HELLO.pack(**self.owner.greeting(self))))
+        self.send(proto.HELLO, **self.owner.greeting(self))
 
-    def _hello(self, body):
+    # -- in
+
+    def channel_readable(self):
+        """Read, decode, dispatch."""
+        decoder = self._decoder
+        try:
+            if decoder.place is None:
+                data = self.channel.receive(decoder.wants)
+                size = len(data)
+                frames = decoder.feed(data)
+            else:                                    # the rest of a large body, without a copy
+                size = self.channel.receive_into(decoder.place)
+                frames = decoder.placed(size)
+            if not size:
+                return
+            self.last_in = self.loop.turn_began
+            traffic = self.traffic
+            traffic.in_bytes += size
+            traffic.in_messages += len(frames)
+            if self._state != "ready":
+                frames = self._open(frames)
+            kinds, seen = traffic.kinds, None
+            handlers = self.owner.dispatch.by_word
+            for handful in (frames,) if len(frames) <= HANDFUL else self._handfuls(frames):
+                self._frames = handful               # who closes this connection empties the list, which ends the loop
+                for word, request, body in handful:
+                    if word != seen:                 # messages of one kind come in runs: looked up once for each run
+                        handler = handlers.get(word) or self._unusual(word)
+                        kind = kinds.get(word >> 32 & 0xFFFF) or self._kind(word >> 32 & 0xFFFF)
+                        seen = word
+                    kind[0] += 1
+                    handler(self, request, body)
+            self._frames = None
+            if self._out:
+                self._flush()
+        except P2PError as error:
+            self.fail(error)
+        except Exception as error:  # our own fault; this stream's state is unknown now, the node's is not
+            self.loop.report("handling a message failed", error)
+            self.fail(LinkDown("an error on this side"))
+
+    def _handfuls(self, frames):
+        # Answers to the first of many questions leave while the others are worked on: 1.8x where 64 are open. Where the
+        # first have no answer, the others are one run.
+        yield frames[:HANDFUL]
+        step = HANDFUL if self._out else len(frames)
+        for at in range(HANDFUL, len(frames), step):
+            if self._state != "ready":
+                return
+            self._flush()
+            yield frames[at:at + step]
+
+    def _open(self, frames):
+        """Take the other's HELLO; the frames behind it."""
+        if self._state != "opening" or not frames:
+            return []
+        word, _, body = frames[0]
+        check_word(word)
+        if word != proto.HELLO.word:
+            raise PeerError(f"sent {proto.describe(word >> 32 & 0xFFFF)} before its HELLO", "order")
+        self._kind(proto.HELLO.number)[0] += 1
         self.hello = proto.HELLO.unpack(body)
         if self.channel.outgoing:
             self._greet()
         self._state = "ready"
         self.owner.connection_ready(self)
+        return frames[1:] if self._state == "ready" else []
 
-    # -- in
-
-    def channel_readable(self):
-        """Read, decode, dispatch: the hot path."""
-        try:
-            chunks = self.channel.receive(limits.READ_BUDGET)
-            self._take(chunks)
-        except P2PError as error:
-            self._lost(error)
-        except Exception as error:  # our own fault; this stream's state is unknown now, the node's is not
-            self.loop.report("handling a message failed", error)
-            self._lost(LinkDown("an error on this side"))
-
-    def _take(self, chunks):
-        completed = self.traffic.in_messages
-        handlers = self.owner.dispatch.by_word
-        traffic = self.traffic
-        kinds = traffic.kinds
-        for chunk in chunks:
-            traffic.in_bytes += len(chunk)
-            for word, request, body in self._decoder.feed(chunk):
-                traffic.in_messages += 1
-                number = word >> 32 & 0xFFFF
-                kind = kinds.get(number) or self._first_of(number)
-                kind[0] += 1
-                if self._state != "ready":
-                    if self._state != "opening":
-                        return           # a handler closed it
-                    if word != proto.HELLO.word:
-                        raise PeerError(f"sent {proto.describe(number)} before its HELLO", "order")
-                    self._hello(body)
-                    handlers = self.owner.dispatch.by_word     # the owner has become the one for this role
-                    continue
-                handler = handlers.get(word)
-                if handler is not None:
-                    handler(self, request, body)
-                else:
-                    self._unusual(word, request, body)
-        if chunks:
-            self.last_in = self.loop.now()
-            if not self._decoder.is_inside_frame:
-                self._frame_began = None
-            elif self._frame_began is None or traffic.in_messages > completed:
-                self._frame_began = self.last_in
-
-    def _first_of(self, number):
+    def _kind(self, number):
         # A peer may invent 65,536 types; the unknown ones share one counter.
-        return self.traffic.kinds.setdefault(number if number in proto.MESSAGES else 0, [0, 0])
+        kinds = self.traffic.kinds
+        return kinds.get(number) or kinds.setdefault(number if number in proto.MESSAGES else 0, [0, 0])
 
-    def _unusual(self, word, request, body):
-        if word & _RESPONSE_BITS:
-            self._answered(word, request, body)
-            return
+    def _unusual(self, word):
+        """Who handles what is in no table: an answer, or what this node does not know. Raises PeerError for what is no header."""
         check_word(word)
-        if request:
-            self.refuse(word >> 32 & 0xFFFF, request, proto.UNSUPPORTED, "this node does not know that request")
-
-    def _answered(self, word, request, body):
-        waiting = self._requests.pop(request, None)
-        if waiting is None:
-            return       # its deadline passed
-        future, message, timer = waiting
-        if timer:
-            timer.cancel()
-        if word >> 24 & ERROR:
-            future.fail(Refusal(*proto.unpack_error(body)))
-            return
-        try:
-            future.set(message.reply.unpack_all(body))
-        except PeerError as error:
-            future.fail(error)
-            raise
+        if word & _ERROR:
+            return _refused
+        if word & _RESPONSE:
+            return _answered
+        number = word >> 32 & 0xFFFF
+        return lambda connection, request, body: connection.refuse(
+            number, request, proto.UNSUPPORTED, "this node does not know that request")
 
     # -- out
 
-    def write(self, data):
-        """Queue one frame; it leaves at the end of this turn with all the others."""
-        if not self.is_open or self._write_error:
-            return
-        self._out.append(data)
-        self._out_bytes += len(data)
-        self.traffic.out_messages += 1
-        if not self._flush_due:
-            self._flush_due = True
+    def post(self, word, request, body):
+        """Queue one frame (header's first word, request id, bytes). It leaves at the end of this turn, with all the others."""
+        out = self._out
+        if not out and not self._frames:         # while frames are handled, `channel_readable` flushes
             self.loop.at_turn_end(self._flush)
+        size = len(body)
+        if size >= LARGE:
+            self._is_cold = True         # it will not be copied
+        out.append(_header(word, request, size))
+        out.append(body)
+
+    def cork(self, batch):
+        """From now on this batch collects what is sent to many (fanout.py). What stands in for the queue meanwhile."""
+        if type(self._out) is Corked:
+            self._out.batch.is_over = True
+            self.uncork(self._out.batch)
+        stand_in = Corked(self, self._out, batch)
+        if self._out is not NOWHERE:
+            self._out = stand_in
+        return stand_in
+
+    def uncork(self, batch):
+        """The batch ends, for this connection at least: queue its frames."""
+        self._out = out = self._out.before
+        out.append(batch.joined())
+        for number, count in batch.kinds.items():
+            self._kind(number)[1] += count
+            self.traffic.out_messages += count
 
     def send(self, message, **fields):
         """Queue a notice."""
-        self._count_out(message.number)
-        self.write(frame(message.number, 0, message.pack(**fields)))
+        self._kind(message.number)[1] += 1
+        self.post(message.word, 0, message.pack(**fields))
 
     def request(self, message, timeout=limits.REQUEST_TIMEOUT, **fields):
         """A Future of the answer's fields. Fails with Refusal, LinkDown, or LinkDown(kind="timeout")."""
-        future = Future(self.loop)
         if not self.is_open:
+            future = Future(self.loop)
             future.fail(LinkDown("the connection is closed"))
             return future
-        if len(self._requests) >= limits.MAX_REQUESTS:
-            future.fail(LinkDown("too many requests wait for this peer's answer", "busy"))
-            return future
-        self._next_request = request = self._next_request % 0xFFFFFFFF + 1
-        timer = self.loop.call_later(timeout, self._overdue, request) if timeout is not None else None
-        self._requests[request] = (future, message, timer)
-        self._count_out(message.number)
-        self.write(frame(message.number, request, message.pack(**fields)))
+        request, future = self._exchange.ask(message, timeout)
+        if request:
+            self._kind(message.number)[1] += 1
+            self.post(message.word, request, message.pack(**fields))
         return future
 
-    def _overdue(self, request):
-        waiting = self._requests.pop(request, None)
-        if waiting:
-            waiting[0].fail(LinkDown(f"no answer to {waiting[1].name}", "timeout"))
+    def serve(self, message, request, coroutine):
+        """Run a coroutine and answer with the fields it returns, or with the ERROR that it raises."""
+        self._exchange.serve(message, request, coroutine)
 
     def reply(self, message, request, **fields):
         """Answer a request."""
         if request:
-            self._count_out(message.number)
-            self.write(frame(message.number, request, message.reply.pack(fields), RESPONSE))
+            self._kind(message.number)[1] += 1
+            self.post(message.word | _RESPONSE, request, message.reply.pack(fields))
 
     def refuse(self, number, request, code, text):
         """Answer a request with an ERROR."""
         if request:
-            self._count_out(number)
-            body = proto.Error.pack({"code": code, "text": text[:1000]})
-            self.write(frame(number, request, body, RESPONSE | ERROR))
+            self._kind(number)[1] += 1
+            self.post(first_word(number, RESPONSE | ERROR), request, proto.Error.pack({"code": code, "text": text[:1000]}))
 
-    def _count_out(self, number):
-        self._first_of(number)[1] += 1
+    @property
+    def queued(self):
+        """Bytes that wait for the kernel. Summed up when somebody asks: to count each message as it comes costs 1.2x."""
+        out = self._out
+        shared = 0
+        if type(out) is Corked:
+            out, shared = out.before, out.batch.size
+        if self._summed < len(out):
+            self._summed_bytes += sum(map(len, out[self._summed:] if self._summed else out))
+            self._summed = len(out)
+        return self._unsent_bytes + self._summed_bytes + shared
 
     @property
     def has_room(self):
         """Should the producer go on?"""
-        return self._out_bytes < limits.MAX_BUFFERED
+        return self.queued < limits.MAX_BUFFERED
 
     async def room(self, below=limits.MAX_BUFFERED):
         """Wait until less than `below` bytes are queued. Raises LinkDown if the connection ends before."""
-        while self._out_bytes >= below:
+        while self.queued >= below:
             await self._room.wait()
             if not self.is_open:
                 raise LinkDown("the connection ended", "closed")
 
     def _flush(self):
-        self._flush_due = False
-        if self._state == "closed" or (self._state == "opening" and not self.channel.peer_id):
+        """The turn's frames leave in one system call: 17x against a call for each."""
+        out = self._out
+        if self._is_cold:
+            self._flush_rest()
             return
+        if not out:
+            return
+        data = b"".join(out)
+        self.traffic.out_messages += len(out) >> 1
+        out.clear()
+        if self._summed:
+            self._summed = self._summed_bytes = 0
         try:
-            self._write_out()
-        except LinkDown as error:
-            self._cannot_write(error)
+            taken = self.channel.send(data)
         except P2PError as error:
-            self._lost(error)
-
-    def _cannot_write(self, error):
-        if self._state != "ready":
-            self._lost(error)
+            self._cannot_write(error)
             return
-        self._write_error = error
-        self._out, self._sending, self._out_bytes, self._full_since = [], None, 0, None
-        self.channel.want_write(False)
-        self._made_room()
+        self.traffic.out_bytes += taken
+        self.last_out = self.loop.turn_began
+        if taken < len(data):
+            self._keep(memoryview(data)[taken:])
+            self._wait_for_kernel()
+        elif self._room.waiting:
+            self._room.notify()
 
-    def _write_out(self):
-        channel = self.channel
-        traffic = self.traffic
-        while True:
-            if self._sending is None:
-                if not self._out:
-                    break
-                self._sending = memoryview(self._join())
-            taken = channel.send(self._sending)
-            if not taken:
-                channel.want_write(True)
-                self._watch_reader()
-                return
-            traffic.out_bytes += taken
-            self._out_bytes -= taken
-            self.last_out = self.loop.now()
-            self._full_since = None
-            self._sending = self._sending[taken:] if taken < len(self._sending) else None
-        channel.want_write(False)
+    def _keep(self, view):
+        unsent = self._unsent
+        self._unsent_bytes += len(view)
+        self._is_cold = True
+        if len(unsent) > 1 and len(unsent[-1]) + len(view) < LARGE:
+            view = memoryview(b"".join((unsent.pop(), view)))       # many turns of little must not become many objects
+        unsent.append(view)
+
+    def _gather(self):
+        """Move the turn's frames to what is unsent: small ones joined, large bodies by reference."""
+        small = []
+        for data in self._out:
+            if len(data) >= LARGE:
+                data = memoryview(data)
+                small.append(data[:START - HEADER_SIZE])           # with its header, so that the reader knows at once what comes
+                self._keep(memoryview(b"".join(small)))
+                self._keep(data[START - HEADER_SIZE:])
+                small = []
+            else:
+                small.append(data)
+        if small:
+            self._keep(memoryview(b"".join(small)))
+        self.traffic.out_messages += len(self._out) >> 1
+        self._out.clear()
+        self._summed = self._summed_bytes = 0
+
+    def _flush_rest(self):
+        """The way that is not hot: while opening and finishing, for large bodies, and for a peer that reads slowly."""
+        if self._state == "closed" or self._state == "opening" and not self.channel.peer_id:
+            return
+        if self._out is not NOWHERE:
+            self._gather()
+        try:
+            self._send_unsent()
+        except P2PError as error:
+            self._cannot_write(error)
+            return
+        if self._unsent:
+            self._wait_for_kernel()
+            return
+        self.channel.want_write(False)
         if self._state == "finishing":
             self._finish()
         else:
+            self._is_cold = self._out is NOWHERE
             self._made_room()
 
-    def _join(self):
-        if len(self._out) == 1 or len(self._out[0]) >= FLUSH_AT:
-            return self._out.pop(0)
-        size = count = 0
-        for data in self._out:
-            size += len(data)
-            count += 1
-            if size >= FLUSH_AT:
-                break
-        joined = b"".join(self._out[:count])
-        del self._out[:count]
-        return joined
+    def _send_unsent(self):
+        unsent, channel = self._unsent, self.channel
+        while unsent:
+            taken = channel.send_many(unsent)
+            if not taken:
+                return
+            self._unsent_bytes -= taken
+            self.traffic.out_bytes += taken
+            self.last_out = self.loop.turn_began
+            self._full_since = None
+            while unsent and taken >= len(unsent[0]):
+                taken -= len(unsent.pop(0))
+            if taken:
+                unsent[0] = unsent[0][taken:]
 
-    def _watch_reader(self):
-        if self._out_bytes >= limits.MAX_BUFFERED:
+    def _wait_for_kernel(self):
+        self.channel.want_write(True)
+        if self.queued >= limits.MAX_BUFFERED:
             if self._full_since is None:
                 self._full_since = self.loop.now()
-            self._is_deaf = self._out_bytes >= self._deaf_at     # it asks and does not read the answers: stop hearing it
+            self._is_deaf = self.queued >= self._deaf_at     # it asks and does not read the answers: stop hearing it
             self.channel.pause(self._is_paused or self._is_deaf)
-        elif self._out_bytes < limits.LOW_WATER:
+        elif self.queued < limits.LOW_WATER:
             self._made_room()
+
+    def _cannot_write(self, error):
+        if self._state != "ready" or not isinstance(error, LinkDown):
+            self.fail(error)
+            return
+        self._write_error = error
+        self._drop_queue()
+        self.channel.want_write(False)
+        self._made_room()
+
+    def _drop_frames(self):
+        """Nothing more is handled."""
+        if self._frames:
+            self._frames.clear()
+
+    def _drop_queue(self):
+        """Nothing more goes out."""
+        self._out = NOWHERE
+        self._is_cold = True
+        self._summed = self._summed_bytes = self._unsent_bytes = 0
+        self._unsent.clear()
+        self._full_since = None
 
     def _made_room(self):
         self._is_deaf = False
@@ -333,7 +416,7 @@ class Connection:
 
     def channel_writable(self):
         """The kernel takes more."""
-        self._flush()
+        self._flush_rest()
 
     # -- time
 
@@ -343,15 +426,24 @@ class Connection:
             return
         patience = self._patience
         if self._write_error and not self._is_paused and now - self.last_in > limits.LINGER:
-            self._lost(self._write_error)       # and reading does not show it
+            self.fail(self._write_error)       # and reading does not show it
         elif patience is not None and self._full_since is not None and now - self._full_since > patience:
-            self._lost(PeerError("does not read what it asked for", "stalled"))
-        elif patience is not None and self._frame_began is not None and now - self._frame_began > patience:
-            self._lost(PeerError("a frame that never ends", "slow"))
+            self.fail(PeerError("does not read what it asked for", "stalled"))
+        elif patience is not None and self._frame_age(now) > patience:
+            self.fail(PeerError("a frame that never ends", "slow"))
         elif self.silence is not None and now - self.last_in > self.silence and self._full_since is None:
-            self._lost(LinkDown("it is silent", "silent"))
+            self.fail(LinkDown("it is silent", "silent"))
         elif now - self.last_out > limits.KEEPALIVE:
             self.send(proto.KEEPALIVE)
+
+    def _frame_age(self, now):
+        """s for which the frame that is coming in has been coming in. Asked in ticks, which costs the hot path nothing."""
+        if not self._decoder.is_inside_frame:
+            self._frame_mark = None
+            return 0.0
+        if self._frame_mark is None or self._frame_mark[0] != self.traffic.in_messages:
+            self._frame_mark = self.traffic.in_messages, now
+        return now - self._frame_mark[1]
 
     # -- the end
 
@@ -362,102 +454,46 @@ class Connection:
         if self._state == "ready":
             self.send(proto.GOODBYE, reason=reason, leaving=leaving)
         self._state = "finishing"
+        self._drop_frames()
+        self._gather()
+        self._out = NOWHERE
         self.loop.call_later(limits.LINGER, self._finish)
         self._settle(LinkDown("this side closed the connection"))
-        if not self._flush_due:
-            self._flush()
+        self.loop.at_turn_end(self._flush_rest)
 
     def _finish(self):
         if self._state == "finishing":
             self._state = "closed"
+            self._drop_queue()
             self.channel.finish()
+            self.on_finished()
 
     def abort(self):
         """Close at once and tell nobody."""
         if self._state != "closed":
-            self._state = "closed"
-            self.channel.abort()
-            self._settle(LinkDown("this side closed the connection"))
+            self._close(LinkDown("this side closed the connection"))
+            self.on_finished()
 
-    def channel_lost(self, error):
-        """The channel could not be opened."""
-        self._lost(error)
+    def _close(self, error):
+        self._state = "closed"
+        self._drop_frames()
+        self._drop_queue()
+        self.channel.abort()
+        self._settle(error)
 
     def fail(self, error):
-        """Drop the peer for what it did."""
-        self._lost(error)
-
-    def _lost(self, error):
+        """Drop the peer, for what it did or because it is gone."""
         if self._state == "closed":
             return
         was_finishing = self._state == "finishing"
-        self._state = "closed"
-        self.channel.abort()
-        self._settle(error if isinstance(error, LinkDown) else LinkDown(str(error), "protocol"))
-        if not was_finishing:
+        self._close(error if isinstance(error, LinkDown) else LinkDown(str(error), "protocol"))
+        if was_finishing:
+            self.on_finished()
+        else:
             self.owner.connection_lost(self, error)
 
+    channel_lost = fail      # it could not be opened
+
     def _settle(self, error):
-        requests, self._requests = self._requests, {}
-        for future, _, timer in requests.values():
-            if timer:
-                timer.cancel()
-            future.fail(error)
-        serving, self._serving = self._serving, {}
-        for task in serving.values():
-            task.cancel()
+        self._exchange.settle(error)
         self._room.notify()
-
-    # -- work on an answer that takes more than a turn
-
-    def serve(self, message, request, coroutine):
-        """Run a coroutine and answer with the fields it returns, or with the ERROR that it raises."""
-        if request in self._serving or len(self._serving) >= limits.MAX_REQUESTS:
-            coroutine.close()
-            self.refuse(message.number, request, proto.BUSY, "too many requests at once")
-            return
-        task = self._serving[request] = self.loop.start(coroutine)
-        task.add_callback(lambda done: self._served(message, request, done))
-
-    def _served(self, message, request, task):
-        self._serving.pop(request, None)
-        error = task.error
-        if not self.is_open:
-            return
-        if error is None:
-            self.reply(message, request, **(task.result() or {}))
-        elif isinstance(error, PeerError):
-            self._lost(error)
-        elif isinstance(error, Refusal):
-            self.refuse(message.number, request, error.code, str(error))
-        else:
-            self.refuse(message.number, request, proto.FAILED, str(error) if isinstance(error, UserError) else "it failed there")
-
-
-class Dispatch:
-    """Which handler gets which message: the header's first word -> handler(connection, request id, body)."""
-
-    def __init__(self):
-        self.by_word = {}
-        self.raw(proto.KEEPALIVE, lambda connection, request, body: None)
-        self.raw(proto.PING, lambda connection, request, body: connection.reply(proto.PING, request))
-        self.raw(proto.GOODBYE, _goodbye)
-
-    def raw(self, message, handler):
-        """handler(connection, request id, body bytes)."""
-        self.by_word[message.word] = handler
-
-    def notice(self, message, handler):
-        """handler(connection, fields)."""
-        self.raw(message, lambda connection, request, body: handler(connection, message.unpack(body)))
-
-    def request(self, message, handler):
-        """handler(connection, fields) is a coroutine function that returns the reply's fields, or None for none."""
-        def serve(connection, request, body):
-            connection.serve(message, request, handler(connection, message.unpack(body)))
-        self.raw(message, serve)
-
-
-def _goodbye(connection, _request, body):
-    goodbye = proto.GOODBYE.unpack(body)
-    connection.fail(LinkDown(goodbye.reason or "it said goodbye", "goodbye" if goodbye.leaving else "replaced"))

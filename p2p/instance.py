@@ -19,7 +19,7 @@ import sys
 
 from . import proto
 from .client import Client
-from .connection import Dispatch
+from .dispatch import Dispatch
 from .errors import LinkDown, PeerError
 from .inbox import Inbox
 from .links import TOGETHER, Links

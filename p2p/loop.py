@@ -12,19 +12,21 @@ are due in one turn run in the order of their deadlines.
 """
 
 import os
-import selectors
 import signal
 import socket
 import sys
 import time
 from collections import deque
+from time import monotonic
 
 from . import limits
 from .errors import P2PError, UserError
+from .poller import READ, WRITE, poller
 from .tasks import Future, Task
 from .timers import Timers
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+CORK = 0.0005        # s; how long what can wait for more of its kind waits while the loop is busy
 
 
 class Watch:
@@ -47,15 +49,19 @@ class Loop:
 
     def __init__(self, report=None):
         self.report = report or _report_to_stderr
+        self.turn_began = monotonic()      # on the loop's clock; for what is noted with each message
         self.turns = 0
         self.busy_s = 0.0
         self.worst_s = 0.0
-        self._selector = selectors.DefaultSelector()
+        self._selector = poller()
         self._watches = {}
         self._always_ready = []       # regular files: epoll refuses them, and they never block
         self._timers = Timers()
         self._soon = deque()          # worker threads append to it: only atomic operations
         self._at_end = []
+        self.at_turn_end = self._at_end.append      # (callback): call once, when all handlers of this turn have run, to flush
+        self._before_sleep = []
+        self._corked_at = 0.0
         self._signals = {}
         self._running = False
         self._pool = None
@@ -69,9 +75,7 @@ class Loop:
 
     # -- time and chance
 
-    def now(self):
-        """Seconds on a clock that never jumps."""
-        return time.monotonic()
+    now = staticmethod(monotonic)     # seconds on a clock that never jumps; not wrapped, since each turn asks several times
 
     def wall(self):
         """Unix time, s. For showing and for files; never for deciding how long something took."""
@@ -93,9 +97,11 @@ class Loop:
         """Call in this turn, after the handlers that are running."""
         self._soon.append((callback, args))
 
-    def at_turn_end(self, callback):
-        """Call once, when all handlers of this turn have run: the place to flush."""
-        self._at_end.append(callback)
+    def before_sleep(self, callback):
+        """Call once: before the loop sleeps, or after CORK if it has no time to. To flush what gains by waiting for more."""
+        if not self._before_sleep:
+            self._corked_at = monotonic()
+        self._before_sleep.append(callback)
 
     async def sleep(self, seconds):
         """Let a task wait."""
@@ -210,42 +216,79 @@ class Loop:
     def run(self):
         """Turn until `stop`."""
         self._running = True
+        now = monotonic()
         while self._running:
-            self.turn()
+            now = self.turn(None, now)
 
     def stop(self):
         """End `run` after this turn."""
         self._running = False
         self.wake()
 
-    def turn(self, timeout=None):
-        """One turn; sleeps `timeout` seconds at most (None: until something happens)."""
-        ready = self._selector.select(self._sleep_time(timeout))
-        began = time.monotonic()
+    def turn(self, timeout=None, now=None):
+        """One turn; sleeps `timeout` seconds at most (None: until something happens). The time at which it ended."""
+        heap = self._timers.heap
+        due = heap[0][0] if heap else None       # a timer that is cancelled may be first: then this turn is for nothing
+        if self._soon or self._at_end or self._always_ready:
+            timeout = 0
+        elif due is not None:
+            until = due - (now or monotonic())
+            if timeout is None or until < timeout:
+                timeout = until if until > 0 else 0
+        if self._before_sleep and (timeout != 0 or monotonic() - self._corked_at >= CORK):
+            self._uncork()
+            if self._soon or self._at_end:
+                timeout = 0
+        ready = self._selector.select(timeout)
+        self.turn_began = began = monotonic()
         for key, mask in ready:
             watch = key.data
-            if mask & READ and watch.on_readable:
-                self._call(watch.on_readable)
-            if mask & WRITE and watch.on_writable:
-                self._call(watch.on_writable)
-        for watch in tuple(self._always_ready):
-            if watch.on_readable:
-                self._call(watch.on_readable)
-        self._run_timers(began)
-        self._run_soon()
-        self.flush()
-        spent = time.monotonic() - began
+            try:
+                # asked only now: a handler of this turn may have unwatched it
+                if mask & READ and watch.on_readable:
+                    watch.on_readable()
+                if mask & WRITE and watch.on_writable:
+                    watch.on_writable()
+            except Exception as error:  # one bad handler never stops the node
+                self.report("a handler failed", error)
+        if self._always_ready:
+            for watch in tuple(self._always_ready):
+                if watch.on_readable:
+                    self._call(watch.on_readable)
+        if due is not None and due <= began:
+            self._run_timers(began)
+        if self._soon:
+            self._run_soon()
+        if self._at_end:
+            self._end_turn()
+        now = monotonic()
+        spent = now - began
         self.turns += 1
         self.busy_s += spent
         if spent > self.worst_s:
             self.worst_s = spent
+        return now
 
     def flush(self):
-        """Do the end-of-turn work now: for a program that sends and will not turn the loop for a while."""
-        while self._at_end:
-            endings, self._at_end = self._at_end, []
-            for callback in endings:
-                self._call(callback)
+        """Let out now what is queued: for a program that sends and will not turn the loop for a while."""
+        self._uncork()
+        self._end_turn()
+
+    def _uncork(self):
+        waiting, self._before_sleep = self._before_sleep, []
+        for callback in waiting:
+            self._call(callback)
+
+    def _end_turn(self):
+        endings = self._at_end
+        while endings:
+            now = endings[:]        # a callback may add others, or come here itself
+            endings.clear()
+            for callback in now:
+                try:
+                    callback()
+                except Exception as error:
+                    self.report("a handler failed", error)
 
     def fileno(self):
         """Readable when a descriptor that is watched is ready; timers do not show. For a loop inside another one."""
@@ -253,15 +296,6 @@ class Loop:
             return self._selector.fileno()
         except AttributeError:
             raise UserError("this platform has no descriptor for a loop: ask `poll()` every now and then instead", code="platform")
-
-    def _sleep_time(self, timeout):
-        if self._soon or self._at_end or self._always_ready:
-            return 0
-        due = self._timers.first()
-        if due is None:
-            return timeout
-        until = max(0.0, due - self.now())
-        return until if timeout is None else min(until, timeout)
 
     def _run_timers(self, now):
         due = self._timers.take(now)

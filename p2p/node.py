@@ -14,7 +14,7 @@ import os
 from . import __version__, limits, proto, system
 from .broadcaster import Broadcaster
 from .client import Client
-from .connection import Dispatch, Traffic
+from .dispatch import Dispatch
 from .errors import LinkDown, P2PError, PeerError, UserError
 from .launching import Launcher
 from .links import Links
@@ -26,6 +26,7 @@ from .publishing import Publisher
 from .server import Server
 from .tasks import Event, Turns
 from .text import clean
+from .traffic import Traffic
 from .trust.ecc import node_id_text
 from .trust.identity import Identity
 from .trust.networks import Networks, check_tls
@@ -212,6 +213,7 @@ class Node:
     def connection_ready(self, connection):
         """Both HELLOs are heard: decide what this connection is."""
         role = connection.hello.role
+        connection.on_finished = lambda: self.past_traffic.add(connection.traffic)
         if connection.peer_id != self.identity.node_id:
             if role != proto.NODE:
                 raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")

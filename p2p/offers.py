@@ -12,7 +12,7 @@ whom it was installed; else the only one). Otherwise the person must say `chat@b
 import os
 
 from . import limits, proto
-from .codec import Record
+from .codec import Record, as_dict
 from .errors import P2PError, PeerError, Refusal, UserError
 from .sync.catalogue import Catalogue, Offer
 from .sync.manifest import app_name_fault, check_app_name
@@ -57,7 +57,7 @@ class Offers:
             try:
                 known = Remembered.unpack_all(self._node.disk.read_bytes(path, limits.MAX_BODY))
                 for row in known.offers:
-                    self.catalogue.add(Offer(**vars(row)))
+                    self.catalogue.add(Offer(**as_dict(row)))
                 for pin in known.pins:
                     self.catalogue.pin(pin.name, pin.publisher)
             except PeerError:
@@ -105,7 +105,7 @@ class Offers:
         if any(app_name_fault(row.name) for row in told.holdings + told.offers):
             raise PeerError("its catalogue has a name that no application may have", "name")
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
-        fresh = [offer for offer in (Offer(**vars(row)) for row in told.offers) if self.catalogue.is_news(offer)]
+        fresh = [offer for offer in (Offer(**as_dict(row)) for row in told.offers) if self.catalogue.is_news(offer)]
         if fresh:
             waiting = connection.peer_id in self._to_verify
             self._to_verify[connection.peer_id] = fresh       # the newest catalogue replaces what it said before

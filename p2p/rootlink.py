@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from . import __version__, proto, system
 from .client import Client
-from .connection import Dispatch
+from .dispatch import Dispatch
 from .errors import LinkDown, P2PError, Refusal, UserError
 from .owner import ROOT_FILE
 from .trust.identity import Identity

@@ -139,18 +139,18 @@ class Event:
 
     def __init__(self, loop):
         self._loop = loop
-        self._waiting = []
+        self.waiting = []       # a Future for each who waits now
 
     def notify(self):
         """Wake everybody who waits at this moment."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for future in waiting:
             future.set(None)
 
     def wait(self):
         """A Future of the next `notify`."""
         future = Future(self._loop)
-        self._waiting.append(future)
+        self.waiting.append(future)
         return future
 
 

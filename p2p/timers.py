@@ -35,26 +35,26 @@ class Timers:
     """All timers of a loop. Those of one moment are due in the order in which they were made."""
 
     def __init__(self):
-        self._heap = []         # (when, order, Timer): tuples compare faster than objects
+        self.heap = []          # (when, order, Timer): tuples compare faster than objects
         self._order = 0
         self._dead = 0
 
     def __len__(self):
-        return len(self._heap) - self._dead
+        return len(self.heap) - self._dead
 
     def __iter__(self):
-        return (entry[2] for entry in self._heap if entry[2].callback is not None)
+        return (entry[2] for entry in self.heap if entry[2].callback is not None)
 
     def add(self, when, callback, args=()) -> Timer:
         """Call `callback(*args)` at `when`."""
         self._order += 1
         timer = Timer(when, callback, args, self)
-        heapq.heappush(self._heap, (when, self._order, timer))
+        heapq.heappush(self.heap, (when, self._order, timer))
         return timer
 
     def first(self):
         """When the next one is due, or None."""
-        heap = self._heap
+        heap = self.heap
         while heap and heap[0][2].callback is None:
             heapq.heappop(heap)
             self._dead -= 1
@@ -65,14 +65,14 @@ class Timers:
         when = self.first()
         if when is None or when > now:
             return None
-        timer = heapq.heappop(self._heap)[2]
+        timer = heapq.heappop(self.heap)[2]
         due = timer.callback, timer.args
         timer.callback, timer.args = None, ()      # a `cancel` from now on has nothing to count
         return due
 
     def _forget_one(self):
         self._dead += 1
-        if self._dead > FEW and 2 * self._dead > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].callback is not None]
-            heapq.heapify(self._heap)
+        if self._dead > FEW and 2 * self._dead > len(self.heap):
+            self.heap = [entry for entry in self.heap if entry[2].callback is not None]
+            heapq.heapify(self.heap)
             self._dead = 0

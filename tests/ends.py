@@ -4,7 +4,7 @@ import os
 
 from p2p import proto
 from p2p.client import Client
-from p2p.connection import Dispatch
+from p2p.dispatch import Dispatch
 from p2p.disk import Disk
 from p2p.server import Server
 from p2p.trust.identity import Identity

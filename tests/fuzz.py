@@ -125,8 +125,13 @@ def take_frames(data):
     """Feed the stream cut at places that follow from its own bytes, so that an input is the whole of a case."""
     decoder, at, step = codec.Decoder(), 0, 1 + binascii.crc32(data) % 97
     while at < len(data):
-        decoder.feed(data[at:at + step])
-        at += step
+        piece, at = data[at:at + step], at + step
+        if decoder.place is not None:
+            count = min(len(piece), len(decoder.place))
+            decoder.place[:count] = piece[:count]
+            decoder.placed(count)
+            piece = piece[count:]
+        decoder.feed(piece)
 
 
 def datagram_targets():

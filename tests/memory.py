@@ -34,15 +34,14 @@ class MemoryChannel:
         if not self.inbox:
             if self.ended:
                 raise LinkDown("the other end closed", "eof")
-            return []
-        data = bytes(self.inbox[:budget])
-        del self.inbox[:budget]
+            return b""
+        data = bytes(self.inbox[:min(budget, self.trickle or budget)])
+        del self.inbox[:len(data)]
         if self.other.wants_write:
             self.loop.call_soon(self.other._writable)
         if self.inbox or self.ended:
             self._wake()
-        step = self.trickle or len(data)
-        return [data[at:at + step] for at in range(0, len(data), step)]
+        return data
 
     def _writable(self):
         if not self.is_closed and self.wants_write:
@@ -64,6 +63,14 @@ class MemoryChannel:
         if taken:
             self.other._wake()
         return len(taken)
+
+    def receive_into(self, place):
+        data = self.receive(len(place))
+        place[:len(data)] = data
+        return len(data)
+
+    def send_many(self, views):
+        return self.send(b"".join(views))
 
     def want_write(self, wanted):
         self.wants_write = wanted

@@ -316,7 +316,7 @@ def test_a_stranger_and_a_wrong_token_are_refused_at_the_instances_port(room):
     room.until(lambda: all(job.state == "running" for node in room.nodes for job in node.launcher.jobs))
     from p2p import proto
     from p2p.client import Client
-    from p2p.connection import Dispatch
+    from p2p.dispatch import Dispatch
     ann, bob = room.nodes
     outcome = []
 

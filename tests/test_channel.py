@@ -34,7 +34,7 @@ class Side:
 
     def channel_readable(self):
         try:
-            data = b"".join(self.channel.receive(self.budget))
+            data = self.channel.receive(self.budget)
             if data:
                 self.got.append(data)
         except P2PError as error:

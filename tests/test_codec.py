@@ -2,11 +2,13 @@
 
 import random
 import struct
+import time
 
 import pytest
 
 from p2p import limits, proto
-from p2p.codec import ERROR, HEADER, HEADER_SIZE, MAGIC, RESPONSE, VERSION, Decoder, Fixed, Flag, Number, Sized, frame
+from p2p.codec import (
+    ERROR, HEADER, HEADER_SIZE, MAGIC, RESPONSE, VERSION, Decoder, Fields, Fixed, Flag, Number, Sized, as_dict, check_word, frame)
 from p2p.errors import PeerError
 
 
@@ -36,7 +38,7 @@ def record_example(record, dice):
 def plain(value):
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return {name: plain(item) for name, item in vars(value).items()} if hasattr(value, "__dict__") else value
+    return {name: plain(item) for name, item in as_dict(value).items()} if isinstance(value, Fields) else value
 
 
 RECORDS = [m.body for m in proto.MESSAGES.values()] + [m.reply for m in proto.MESSAGES.values() if m.reply]
@@ -68,7 +70,7 @@ def test_a_record_cut_or_mutated_anywhere_gives_a_peer_error_or_a_value(record):
             values = record.unpack_all(bytes(mutated))
         except PeerError:
             continue
-        assert vars(values).keys() == {field.name for field in record.fields}
+        assert as_dict(values).keys() == {field.name for field in record.fields}
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
@@ -114,12 +116,29 @@ def slow_decode(stream, most=limits.MAX_BODY):
     return frames, "inside" if buffer else "clean"
 
 
+def traffic(dice):
+    """Sizes of some bodies: often a run of equal ones, which the decoder takes together."""
+    return [dice.choice([0, 1, 15, 16, 64, 64, 1024, 3000, 70000])] * dice.choice([1, 1, 1, 2, 3, 20])
+
+
+def take(decoder, data, dice):
+    """As a connection does: bytes of a large body straight to their place."""
+    frames = []
+    while decoder.place is not None and data:
+        here = min(len(data), len(decoder.place), dice.choice([1, 1000, 1 << 20]))
+        decoder.place[:here] = data[:here]
+        frames += decoder.placed(here)
+        data = data[here:]
+    return frames + decoder.feed(data) if data else frames
+
+
 def cut_decode(stream, dice):
     decoder, frames, at = Decoder(), [], 0
     try:
         while at < len(stream):
             size = dice.choice([1, 2, 15, 16, 17, 100, 5000, 65536])
-            for word, request, body in decoder.feed(stream[at:at + size]):
+            for word, request, body in take(decoder, stream[at:at + size], dice):
+                check_word(word)
                 frames.append(((word >> 24 & 0xFF, word >> 32 & 0xFFFF, word >> 48), request, bytes(body)))
             at += size
     except PeerError:
@@ -131,8 +150,10 @@ def cut_decode(stream, dice):
 def test_the_decoder_agrees_with_its_slow_twin_on_random_traffic_with_random_cuts(seed):
     dice = random.Random(seed)
     stream = b"".join(
-        frame(dice.randrange(1 << 16), dice.randrange(1 << 32), bytes(dice.choice([0, 1, 15, 16, 64, 64, 3000, 70000])),
-              dice.choice([0, 0, RESPONSE, RESPONSE | ERROR])) for _ in range(dice.randrange(1, 30)))
+        frame(dice.randrange(1 << 16), dice.randrange(1 << 32),
+              bytes(dice.randrange(256) for _ in range(size)) if size < 100 else bytes(size),
+              dice.choice([0, 0, RESPONSE, RESPONSE | ERROR]))
+        for _ in range(dice.randrange(1, 30)) for size in traffic(dice))
     if dice.random() < 0.4:
         at = dice.randrange(len(stream))
         stream = stream[:at] + bytes([dice.randrange(256)]) + stream[at + 1:]
@@ -148,7 +169,7 @@ def test_a_frame_cut_at_each_byte_is_found():
     stream = frame(0x12, 7, b"hello") + frame(0x13, 0, b"")
     for cut in range(len(stream) + 1):
         decoder = Decoder()
-        frames = decoder.feed(stream[:cut]) + decoder.feed(stream[cut:])
+        frames = take(decoder, stream[:cut], random.Random(cut)) + take(decoder, stream[cut:], random.Random(cut))
         assert [(word >> 32, request, bytes(body)) for word, request, body in frames] == [(0x12, 7, b"hello"), (0x13, 0, b"")]
 
 
@@ -157,13 +178,36 @@ def test_a_large_body_costs_one_join_and_not_a_copy_for_each_piece():
     stream = frame(1, 0, body)
     decoder = Decoder()
     pieces = [stream[at:at + 4096] for at in range(0, len(stream), 4096)]
-    found = [decoder.feed(piece) for piece in pieces]
+    found = [take(decoder, piece, random.Random(1)) for piece in pieces]
     assert [len(frames) for frames in found[:-1]] == [0] * (len(pieces) - 1)
     assert found[-1][0][2] == body
-    assert decoder._parts == [] and not decoder.is_inside_frame
+    assert decoder.place is None and not decoder.is_inside_frame
 
 
 def test_another_protocol_version_is_named():
     data = HEADER.pack(MAGIC, 9, 0, 1, 0, 0, 0)
     with pytest.raises(PeerError, match="version 9, this node speaks 1"):
         Decoder().feed(data)
+
+
+def test_a_header_alone_makes_nobody_reserve_what_it_claims():
+    decoder = Decoder()
+    stream = frame(1, 0, bytes(1 << 20))
+    decoder.feed(stream[:1 << 13])
+    assert decoder.is_inside_frame and decoder.place is None
+    decoder.feed(stream[1 << 13:1 << 17])
+    assert len(decoder.place) < 1 << 20
+
+
+def test_runs_of_one_size_and_sizes_that_alternate_take_time_in_proportion():
+    def seconds(stream):
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            Decoder().feed(stream)
+            times.append(time.process_time() - began)
+        return min(times)
+    small, other = frame(1, 0, b""), frame(1, 0, b"x")
+    for pattern in (small, small * 2 + other * 2, small + other, small * 60 + other):
+        count = 1 << 15 >> len(pattern).bit_length() - 4
+        assert seconds(pattern * 4 * count) < 8 * seconds(pattern * count) + 0.01

@@ -4,7 +4,8 @@ import pytest
 
 from p2p import limits, proto
 from p2p.codec import HEADER, RESPONSE, frame
-from p2p.connection import Connection, Dispatch
+from p2p.connection import Connection
+from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, PeerError, Refusal, UserError
 from p2p.links import Links
 from p2p.loop import Loop
@@ -240,7 +241,7 @@ def test_a_frame_that_trickles_for_ever_is_given_up_though_bytes_keep_coming(loo
     clock = {"t": start}
     loop_now, loop.now = loop.now, lambda: clock["t"]
     for at, step in zip(times, range(0, 400, 20)):
-        clock["t"] = start + at
+        clock["t"] = loop.turn_began = start + at
         client.send(long_frame[step:step + 20])
         for _ in range(3):
             connection.channel_readable()
@@ -298,6 +299,7 @@ def two_connections(loop, first_dialler, second_dialler, nonces=(5, 5)):
     """Two connections between nodes a and b, seen from each of them."""
     ids = {"a": b"a" * 32, "b": b"b" * 32}
     tables = {name: Table(loop, node) for name, node in ids.items()}
+    diallers = {}
     for dialler, nonce in zip((first_dialler, second_dialler), nonces):
         other = "b" if dialler == "a" else "a"
         ends = pair(loop, (ids[dialler], ids[other]))
@@ -305,9 +307,9 @@ def two_connections(loop, first_dialler, second_dialler, nonces=(5, 5)):
         both = [Connection(loop, end, owner) for end, owner in zip(ends, owners)]
         until(loop, lambda: owners[0].ready and owners[1].ready)
         for name, connection in ((dialler, both[0]), (other, both[1])):
-            connection.name = dialler
+            diallers[connection] = dialler
             tables[name].links.adopt(connection)
-    return {name: table.links.get(ids["b" if name == "a" else "a"]).name for name, table in tables.items()}, tables
+    return {name: diallers[table.links.get(ids["b" if name == "a" else "a"])] for name, table in tables.items()}, tables
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])

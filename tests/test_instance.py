@@ -243,7 +243,7 @@ else:
     for number in range(12):
         app.broadcast(Piece(number, bytes(100000)))
     link = app._instance.link(app.host)
-    app._turn_until(lambda: not link._out_bytes)
+    app._turn_until(lambda: not link.queued)
     import os
     os._exit(0)
 """)

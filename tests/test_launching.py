@@ -8,7 +8,7 @@ import pytest
 from p2p import limits, proto
 from p2p.app import DELIVERY
 from p2p.client import Client
-from p2p.connection import Dispatch
+from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
 from p2p.sessions import EXITED, RUNNING, Participant
 from p2p.text import clean
@@ -332,7 +332,7 @@ def test_a_program_that_does_not_read_costs_its_root_no_more_than_a_few_rosters(
     for _ in range(1500):
         ann.launcher.guardian.tell(session)
         room.loop.turn(0)
-    assert link._out_bytes < 1 << 19
+    assert link.queued < 1 << 19
     session.members[ann.identity.node_id].port = 4242
     ann.launcher.guardian.tell(session)
     claimant.connection.channel.pause(False)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -94,6 +95,38 @@ def test_a_descriptor_unwatched_by_another_handler_of_the_same_turn_is_not_calle
     assert len(called) == 1
     for pair in pipes:
         os.close(pair[0]), os.close(pair[1])
+
+
+def test_an_event_for_a_descriptor_that_was_closed_reaches_nobody_who_got_its_number(loop):
+    called, ends = [], [socket.socketpair() for _ in range(2)]
+    for _, far in ends:
+        far.send(b"x")
+
+    def first(own, other):
+        """Whoever comes first closes the other and gives its number to a pipe in which there is nothing."""
+        called.append(own)
+        if len(called) == 1:
+            loop.unwatch(other.fileno())
+            number = other.detach()
+            empty = os.pipe()
+            os.dup2(empty[0], number)
+            loop.watch(number, on_readable=lambda: called.append("stolen"))
+    for own, other in ((0, 1), (1, 0)):
+        loop.watch(ends[own][0].fileno(), on_readable=lambda own=own, other=other: first(own, ends[other][0]))
+    loop.turn(1)
+    assert len(called) == 1 and called[0] in (0, 1)
+
+
+def test_a_hang_up_is_heard_by_who_waits_for_either_side(loop):
+    for side in ("on_readable", "on_writable"):
+        near, far = socket.socketpair()
+        heard = []
+        loop.watch(near.fileno(), **{side: lambda: heard.append(side)})
+        far.close()
+        loop.turn(1)
+        assert heard
+        loop.unwatch(near.fileno())
+        near.close()
 
 
 def test_a_regular_file_is_simply_always_ready(loop, tmp_path):

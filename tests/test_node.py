@@ -6,7 +6,7 @@ import pytest
 
 from p2p import proto
 from p2p.client import Client
-from p2p.connection import Dispatch
+from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
 from p2p.node import Node
 from p2p.verbs.people import node_rows
@@ -256,6 +256,16 @@ def test_statistics_have_the_keys_of_the_command_line(bed):
         assert set(stats[wire]) == {"in_bytes", "out_bytes", "in_messages", "out_messages", "connections"} and stats[wire]["in_bytes"] > 0
     assert set(stats["nodes"][0]) == {"id", "name", "in_bytes", "out_bytes", "rtt_ms"}
     assert stats["messages"]["HELLO"]["in"] >= 1 and stats["messages"]["PING"]["out"] >= 1
+
+
+def test_what_went_over_connections_that_this_node_ended_is_counted(bed):
+    ann, bob = bed.start("ann"), bed.start("bob")
+    bed.meet()
+    link = ann.link(bob.identity.node_id)
+    before = ann.traffic().out_bytes
+    link.finish("enough")
+    bed.until(lambda: ann.past_traffic.out_bytes)
+    assert ann.traffic().out_bytes > before and ann.statistics()["messages"]["GOODBYE"]["out"] >= 1
 
 
 def test_a_start_that_fails_half_way_leaves_nothing_that_others_could_reach(bed):

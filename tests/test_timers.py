@@ -28,7 +28,7 @@ def test_a_deadline_that_is_set_again_and_again_costs_a_few_entries():
         if timer:
             timer.cancel()
         timer = timers.add(3600.0 + number, number)
-        assert len(timers) == 1 and len(timers._heap) <= 2 * FEW + 2
+        assert len(timers) == 1 and len(timers.heap) <= 2 * FEW + 2
     assert taken(timers, 1e9) == [99_999]
 
 

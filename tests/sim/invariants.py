@@ -235,7 +235,7 @@ class Invariants:
             self._bound(host, "attempts", len(node.client._attempts), 20)
             self._bound(host, "handshakes", node.server.pending, limits.MAX_PENDING)
             self._bound(host, "views", len(node.neighbours._views) + len(node.neighbours._asked), 2 * members)
-            self._bound(host, "waiting", len(node.changed._waiting), 20)
+            self._bound(host, "waiting", len(node.changed.waiting), 20)
             self._bound(host, "offers", len(node.offers.catalogue.offers()), limits.MAX_OFFERS)
             self._bound(host, "fetches", len(node.offers._bringing) + len(node.offers._to_verify), 20 + members)
             self._bound(host, "sessions", len(list(node.launcher.sessions)), limits.MAX_SESSIONS)
@@ -243,7 +243,7 @@ class Invariants:
             self._bound(host, "requests", len(node.launcher.consent.requests()), limits.MAX_REQUESTS_OPEN * peers)
             self._bound(host, "instances", len(node.launcher.guardian.connections), jobs + 8)
             for connection in links:
-                self._bound(host, "queued bytes", connection._out_bytes, limits.MAX_BUFFERED + limits.MAX_BODY)
+                self._bound(host, "queued bytes", connection.queued, limits.MAX_BUFFERED + limits.MAX_BODY)
                 self._bound(host, "requests in flight", len(connection._requests) + len(connection._serving), limits.MAX_REQUESTS)
             for channel in loop.channels:
                 self._bound(host, "bytes in a kernel", channel._unread, CAPACITY)

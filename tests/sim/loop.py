@@ -57,6 +57,10 @@ class SimLoop:
     def now(self):
         return self.world.now
 
+    @property
+    def turn_began(self):
+        return self.world.now
+
     def wall(self):
         return BIRTH + self.world.now - START + self.host.wall_offset
 
@@ -75,6 +79,9 @@ class SimLoop:
     def call_soon(self, callback, *args):
         self._soon.append((callback, args))
         self._wake()
+
+    def before_sleep(self, callback):
+        self.at_turn_end(callback)
 
     def at_turn_end(self, callback):
         self._at_end.append(callback)

@@ -298,7 +298,7 @@ class SimChannel:
         if not inbox:
             if self._ended:
                 raise self._ended
-            return []
+            return b""
         taken = count = 0
         for chunk in inbox:
             taken += len(chunk)
@@ -312,7 +312,26 @@ class SimChannel:
             self._carry(self.other._has_room)
         if inbox or self._ended:
             self._read_again()
-        return chunks
+        return b"".join(chunks)
+
+    def receive_into(self, place):
+        data = self.receive(len(place))
+        if len(data) > len(place):
+            self._inbox.insert(0, data[len(place):])
+            self._unread += len(data) - len(place)
+            self._read_again()
+        count = min(len(data), len(place))
+        place[:count] = data[:count]
+        return count
+
+    def send_many(self, views):
+        taken = 0
+        for view in views:
+            count = self.send(view)
+            taken += count
+            if count < len(view):
+                break
+        return taken
 
     def send(self, data):
         if self._is_reset:

@@ -10,7 +10,7 @@ import signal
 
 from p2p import proto
 from p2p.client import Client
-from p2p.connection import Dispatch
+from p2p.dispatch import Dispatch
 from p2p.links import Links
 
 KINDS = ("plain", "plain", "plain", "crash", "mute", "deaf", "ender")

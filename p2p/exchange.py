@@ -1,0 +1,101 @@
+"""Requests and their answers on one connection: who waits here for the other end, and what is worked on for it.
+
+A request's id is of its sender's choosing and means nothing else; each way has its own. Nothing is kept of a request whose
+deadline has passed: an answer that comes later finds nobody and is dropped.
+"""
+
+from . import limits, proto
+from .errors import LinkDown, PeerError, Refusal, UserError
+from .tasks import Future
+
+
+class Exchange:
+    """Of one connection."""
+
+    __slots__ = ("_connection", "_last", "_asked", "_serving")
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._last = 0
+        self._asked = {}        # id -> (Future, Message, Timer or None)
+        self._serving = {}      # id -> Task that works on the answer
+
+    # -- what this side asks
+
+    def ask(self, message, timeout):
+        """(id, Future of the answer's fields); the id is 0 where it cannot be asked, and the Future has failed."""
+        loop = self._connection.loop
+        future = Future(loop)
+        if len(self._asked) >= limits.MAX_REQUESTS:
+            future.fail(LinkDown("too many requests wait for this peer's answer", "busy"))
+            return 0, future
+        self._last = request = self._last % 0xFFFFFFFF + 1
+        timer = loop.call_later(timeout, self._overdue, request) if timeout is not None else None
+        self._asked[request] = (future, message, timer)
+        return request, future
+
+    def _overdue(self, request):
+        waiting = self._asked.pop(request, None)
+        if waiting:
+            waiting[0].fail(LinkDown(f"no answer to {waiting[1].name}", "timeout"))
+
+    def answered(self, request, body):
+        """The other end's answer. Raises PeerError where the bytes do not fit."""
+        future, message = self._take(request)
+        if future is None:
+            return
+        try:
+            future.set(message.reply.unpack_all(body))
+        except PeerError as error:
+            future.fail(error)
+            raise
+
+    def refused(self, request, body):
+        """The other end's ERROR."""
+        future, _ = self._take(request)
+        if future is not None:
+            future.fail(Refusal(*proto.unpack_error(body)))
+
+    def _take(self, request):
+        future, message, timer = self._asked.pop(request, (None, None, None))
+        if timer:
+            timer.cancel()
+        return future, message
+
+    # -- what the other side asks, where the answer takes more than a turn
+
+    def serve(self, message, request, coroutine):
+        """Run a coroutine and answer with the fields it returns, or with the ERROR that it raises."""
+        if request in self._serving or len(self._serving) >= limits.MAX_REQUESTS:
+            coroutine.close()
+            self._connection.refuse(message.number, request, proto.BUSY, "too many requests at once")
+            return
+        task = self._serving[request] = self._connection.loop.start(coroutine)
+        task.add_callback(lambda done: self._served(message, request, done))
+
+    def _served(self, message, request, task):
+        self._serving.pop(request, None)
+        connection, error = self._connection, task.error
+        if not connection.is_open:
+            return
+        if error is None:
+            connection.reply(message, request, **(task.result() or {}))
+        elif isinstance(error, PeerError):
+            connection.fail(error)
+        elif isinstance(error, Refusal):
+            connection.refuse(message.number, request, error.code, str(error))
+        else:
+            connection.refuse(message.number, request, proto.FAILED, str(error) if isinstance(error, UserError) else "it failed there")
+
+    # -- the end
+
+    def settle(self, error):
+        """The connection is over: who waits hears why, and nothing is worked on for nobody."""
+        asked, self._asked = self._asked, {}
+        for future, _, timer in asked.values():
+            if timer:
+                timer.cancel()
+            future.fail(error)
+        serving, self._serving = self._serving, {}
+        for task in serving.values():
+            task.cancel()
