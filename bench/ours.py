@@ -2,13 +2,14 @@
 from p2p import limits, proto
 from p2p.client import Client
 from p2p.codec import RESPONSE as RESPONSE_FLAG
-from p2p.codec import first_word, frame
-from p2p.connection import Dispatch
+from p2p.codec import first_word
+from p2p.dispatch import Dispatch
+from p2p.fanout import Fanout
 from p2p.links import Links
 from p2p.loop import Loop
 from p2p.server import Server
 
-from .end import NUMBER, credentials, tell
+from .end import NUMBER, WORD, credentials, tell
 from .plain import PlainLoop
 
 ANSWER = first_word(NUMBER, RESPONSE_FLAG)
@@ -83,7 +84,7 @@ def server_oneway(plan, meter):
             meter.stop()
         else:
             return
-        connection.write(frame(NUMBER, 0, b""))
+        connection.post(WORD, 0, b"")
     end.dispatch.raw(proto.DATA, on_data)
     end.serve()
 
@@ -97,7 +98,7 @@ def client_oneway(plan, meter):
         echo = end.loop.future()
         end.dispatch.raw(proto.DATA, lambda connection, request, body: echo.set())
         for _ in range(plan.warm):
-            connection.write(frame(NUMBER, 0, body))
+            connection.post(WORD, 0, body)
         await echo
         echo = end.loop.future()
         meter.start()
@@ -115,9 +116,9 @@ def client_oneway(plan, meter):
 
 def send_burst(connection, body, count):
     """`count` messages, each by itself."""
-    write = connection.write
+    post = connection.post
     for _ in range(count):
-        write(frame(NUMBER, 0, body))
+        post(WORD, 0, body)
 
 
 def server_rtt(plan, meter):
@@ -125,7 +126,7 @@ def server_rtt(plan, meter):
     end = End(plan)
 
     def on_data(connection, request, body):
-        connection.write(frame(NUMBER, request, body, RESPONSE_FLAG))
+        connection.post(ANSWER, request, body)
     end.dispatch.raw(proto.DATA, on_data)
     meter.start()
     end.serve()
@@ -140,7 +141,7 @@ def client_rtt(plan, meter):
 
     def ask(connection, request):
         waiting[request] = ask
-        connection.write(frame(NUMBER, request, body))
+        connection.post(WORD, request, body)
 
     def on_answer(connection, request, body):
         nonlocal left
@@ -172,10 +173,9 @@ def server_fanout(plan, meter):
         while len(end.ready) < plan.connections:
             await end.loop.sleep(0.01)
         meter.start()
+        fanout = Fanout(end.loop)
         for _ in range(plan.count):
-            data = frame(NUMBER, 0, body)
-            for connection in end.ready:
-                connection.write(data)
+            fanout.post(end.ready, WORD, body)
             if not end.ready[0].has_room:
                 await end.ready[0].room()
             await end.loop.sleep(0)

@@ -2,11 +2,14 @@
 
 Everything but the bytes' way in and out is the product's: dialling, accepting, watching, pausing, reading again.
 """
+from itertools import islice
+
 from p2p import loop
 from p2p.channel import Listener, TlsChannel, dial
 from p2p.errors import LinkDown
 
 READ = 65536      # bytes; larger costs an allocation from the system each call, smaller a system call more
+MANY = 64         # buffers of one sendmsg; every system takes so many
 
 
 class PlainChannel(TlsChannel):
@@ -21,14 +24,35 @@ class PlainChannel(TlsChannel):
     def receive(self, budget):
         """One read a turn: an epoll that is level-triggered tells of the rest."""
         try:
-            data = self._sock.recv(min(READ, budget))
+            data = self._sock.recv(READ if budget > READ else budget)
         except BlockingIOError:
-            return []
+            return b""
         except OSError as error:
             raise LinkDown(str(error), "reset")
         if not data:
             raise LinkDown("closed", "eof")
-        return [data]
+        return data
+
+    def receive_into(self, place):
+        """As TlsChannel.receive_into."""
+        try:
+            count = self._sock.recv_into(place)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LinkDown(str(error), "reset")
+        if not count:
+            raise LinkDown("closed", "eof")
+        return count
+
+    def send_many(self, views):
+        """As TlsChannel.send_many."""
+        try:
+            return self._sock.sendmsg(list(islice(views, MANY)))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise LinkDown(str(error), "reset")
 
     def send(self, data):
         """As TlsChannel.send."""
