@@ -20,6 +20,10 @@ class Exchange:
         self._asked = {}        # id -> (Future, Message, Timer or None)
         self._serving = {}      # id -> Task that works on the answer
 
+    def __len__(self):
+        """Requests in flight, both ways."""
+        return len(self._asked) + len(self._serving)
+
     # -- what this side asks
 
     def ask(self, message, timeout):

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from p2p.codec import as_dict
 from p2p import limits, proto
 from p2p.sync.catalogue import WITHDRAWN, Catalogue, Offer
 from p2p.trust.ecc import SPKI_HEAD, PrivateKey
@@ -28,7 +29,7 @@ def test_a_signed_offer_travels_and_is_authentic_elsewhere():
     offer = Offer.signed(ANN, "chat", V1, 7, "lan", 3, 1000)
     body = proto.CATALOGUE.pack(offers=[offer.row()], holdings=[])
     told = proto.CATALOGUE.unpack(body).offers[0]
-    again = Offer(**vars(told))
+    again = Offer(**as_dict(told))
     assert again.row() == offer.row() and again.is_authentic() and again.publisher_id == ANN.public.node_id
     assert Catalogue().add(again)
 

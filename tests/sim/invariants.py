@@ -244,7 +244,7 @@ class Invariants:
             self._bound(host, "instances", len(node.launcher.guardian.connections), jobs + 8)
             for connection in links:
                 self._bound(host, "queued bytes", connection.queued, limits.MAX_BUFFERED + limits.MAX_BODY)
-                self._bound(host, "requests in flight", len(connection._requests) + len(connection._serving), limits.MAX_REQUESTS)
+                self._bound(host, "requests in flight", len(connection._exchange), limits.MAX_REQUESTS)
             for channel in loop.channels:
                 self._bound(host, "bytes in a kernel", channel._unread, CAPACITY)
             for name in ("log", "log.1"):
