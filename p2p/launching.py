@@ -11,7 +11,7 @@ from . import limits, proto
 from .errors import P2PError, PeerError, UserError
 from .guardian import Guardian
 from .interfaces import is_nearby
-from .jobs import EXITED, Jobs
+from .jobs import EXITED, Jobs, how_it_ended
 from .layout import Job as JobRow
 from .layout import Session as SessionRow
 from .sessions import MAX_INVITED, OPEN
@@ -116,13 +116,14 @@ class Launcher:
             self._node.log.write("asked", f"[{what.number}] {who} wants to run {wanted}")
             self._loop.start(self._prompt(what))
         elif answer == consent.REFUSE:
-            self._node.refuse("requests", f"{who}: {what}; its request for {wanted} was denied")
-            self.sessions.decided(session, False, what)
+            self._node.refuse("requests", f"{who} was not let ask: {what}; it wants to run {wanted}")
+            self.sessions.decided(session, False, f"nobody was asked: {what}; wait a minute")
         else:
             self._node.log.write(answer, f"{wanted} from {who}, by rule {what.number}")
             if answer == consent.ALLOW:      # a no by rule is silent: it has no budget, and was said to have peace
-                self._node.notice(f"* {self._node.label(host)}: {session.app} is allowed by rule {what.number}")
-            self.sessions.decided(session, answer == consent.ALLOW, f"by rule {what.number}")
+                self._node.notice(f"* {session.app} of {self._node.label(host)} runs without asking, by your rule {what.number}; "
+                                  f"`rules drop {what.number}` ends that")
+            self.sessions.decided(session, answer == consent.ALLOW, "a remembered answer of its user; nobody was asked again")
 
     def _since(self, node_id):
         member = self._node.neighbours.table.get(node_id)
@@ -198,8 +199,10 @@ class Launcher:
         """Carry out what the machines decided."""
         for effect in self.consent.effects():
             if isinstance(effect, consent.Expired):
-                self._node.log.write("expired", f"[{effect.request.number}] {effect.request.app} from {effect.request.name}")
-                self.sessions.expired(effect.request.subject)
+                request = effect.request
+                self._node.log.write("expired", f"[{request.number}] {request.app} from {request.name}")
+                self._node.notice(f"* [{request.number}] has expired: {request.app} of {request.name} does not run here")
+                self.sessions.expired(request.subject)
             else:
                 self._save_rules()
         handlers = {Send: self._send, Ask: lambda effect: self._ask(effect.session), Start: lambda effect: self._start(effect.session),
@@ -302,8 +305,8 @@ class Launcher:
 
     def _job_ended(self, job):
         session = job.session
-        self._node.log.write("end", f"job {job.number}: {session.app} exited with {job.exit}")
-        self._node.notice(f"* job {job.number}: {session.app} exited with {job.exit}")
+        self._node.log.write("end", f"job {job.number}: {session.app} {how_it_ended(job.exit)}")
+        self._node.notice(f"* job {job.number}: {session.app} {how_it_ended(job.exit)}")
         self.sessions.finished(session, job.exit)
         self.act()
 

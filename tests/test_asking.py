@@ -177,7 +177,17 @@ def test_when_nobody_answers_the_run_expires_and_the_late_answer_is_refused(root
     assert roots.do(ann.launcher.wait(session)) == 5
     with pytest.raises(UserError, match="no request"):
         bob.launcher.allow(number)
-    assert not bob.launcher.job_rows()
+    assert not bob.launcher.job_rows() and roots.heard(bob, "[1] has expired: app of ann does not run here")
+
+
+def test_who_asks_too_often_reads_that_nobody_was_asked(roots, monkeypatch):
+    monkeypatch.setattr(limits, "REQUEST_BURST", 1)
+    ann, bob = roots.nodes
+    roots.share(ann, main=WAITS)
+    for _ in range(2):
+        session = roots.run(ann, bob)
+    roots.is_status(ann, session, bob="denied")
+    assert roots.heard(ann, "* bob: nobody was asked: this node asks there too often")
 
 
 def test_a_rule_is_kept_over_a_restart_and_a_no_by_rule_is_silent(roots):
@@ -198,6 +208,7 @@ def test_a_rule_is_kept_over_a_restart_and_a_no_by_rule_is_silent(roots):
     for _ in range(2 * limits.REQUEST_BURST):
         assert roots.do(ann.launcher.wait(roots.run(ann, bob, arguments=["7"]))) == 4
     assert not bob.launcher.request_rows() and not roots.said["bob"]
+    assert roots.heard(ann, "* bob: a remembered answer of its user")
     bob.launcher.drop_rule(1)
     roots.run(ann, bob, arguments=["7"])
     assert roots.request(bob) and json.loads(path.read_text()) == []
@@ -217,16 +228,17 @@ def test_the_prompt_says_which_files_are_not_those_that_were_allowed(roots):
     roots.share(ann, main=EXITS, left="1", same="2")
     roots.run(ann, bob, arguments=["0"])
     first = roots.heard(bob, "wants to run app")
-    assert re.search(r"^\[1\] ann \(\w{10}…, first seen today\) wants to run app \w{6}… 0 with you — allow 1 \| deny 1 \(60 s\)$", first)
+    assert re.search(r"^\[1\] ann \(\w{10}…, first seen today\) wants to run app \w{6}… 0 with you; it runs with your rights — "
+                     r"allow 1 \| deny 1 \(60 s\)$", first)
     bob.launcher.allow(1, always=True)
     roots.until(lambda: bob.launcher.job_rows() and bob.launcher.job_rows()[0]["state"] == "exited")
     roots.run(ann, bob, arguments=["--other", "a b"])
-    assert "--other 'a b' with you; you allowed it with other arguments before — allow 2" in roots.heard(bob, "[2]")
+    assert "--other 'a b' with you; you allowed it with other arguments before; it runs" in roots.heard(bob, "[2]")
     roots.share(ann, main=EXITS + "# worse\n", added="1", same="2")
     roots.run(ann, bob, arguments=["0"])
     line = roots.heard(bob, "[3]")
     differs = r"not the version \w{6}… that you allowed before: main.py changed, added.py added, left.py removed"
-    assert re.search(rf"with you; {differs} — allow 3", line), line
+    assert re.search(rf"with you; {differs}; it runs with your rights — allow 3", line), line
 
 
 def test_a_host_that_does_not_show_its_files_is_asked_about_all_the_same(roots, monkeypatch):
@@ -240,7 +252,7 @@ def test_a_host_that_does_not_show_its_files_is_asked_about_all_the_same(roots, 
     monkeypatch.setattr("p2p.launching.LOOK_FOR", 0.1)
     ann.dispatch.raw(proto.MANIFEST, lambda connection, request, body: None)
     roots.run(ann, bob)
-    assert "files could not be compared — allow 2" in roots.heard(bob, "[2]")
+    assert "files could not be compared; it runs with your rights — allow 2" in roots.heard(bob, "[2]")
     roots.run(ann, bob)
     roots.until(lambda: len(bob.launcher.request_rows()) == 2, "the third request")
     bob.launcher.deny(3)                              # while its files are being looked at

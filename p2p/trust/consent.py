@@ -92,9 +92,9 @@ class Consent:
             rule = next((rule for rule in fitting if rule.answer == DENY), fitting[0])      # where two differ, no counts
             return rule.answer, rule
         if sum(request.node == node for request in self._requests.values()) >= limits.MAX_REQUESTS_OPEN:
-            return REFUSE, "too many of its requests wait already"
+            return REFUSE, "too many requests of this node wait there already"
         if not self._spend(node, now):
-            return REFUSE, "it asks too often"
+            return REFUSE, "this node asks there too often"
         number = self._next_request
         self._next_request += 1
         request = self._requests[number] = Request(number, kind, node, name, app, version, arguments, now + limits.ASK_FOR, subject)
@@ -212,8 +212,8 @@ def prompt(request, since, note="") -> str:
     arguments = " ".join(shlex.quote(clean(argument, 200)) for argument in request.arguments)
     with_arguments = f" {arguments}" if arguments else ""
     return (f"[{request.number}] {clean(request.name)} ({node_id_text(request.node)[:10]}…, {since}) wants to run {clean(request.app)} "
-            f"{request.version.hex()[:6]}…{clean(with_arguments, 300)} with you{note} — allow {request.number} | deny {request.number} "
-            f"({int(limits.ASK_FOR)} s)")
+            f"{request.version.hex()[:6]}…{clean(with_arguments, 300)} with you{note}; it runs with your rights — "
+            f"allow {request.number} | deny {request.number} ({int(limits.ASK_FOR)} s)")
 
 
 def differences(changes) -> str:
