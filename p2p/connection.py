@@ -135,7 +135,6 @@ class Connection:
             self.last_in = self.loop.turn_began
             traffic = self.traffic
             traffic.in_bytes += size
-            traffic.in_messages += len(frames)
             if self._state != "ready":
                 frames = self._open(frames)
             kinds, seen = traffic.kinds, None
@@ -144,7 +143,10 @@ class Connection:
                 self._frames = handful               # who closes this connection empties the list, which ends the loop
                 for word, request, body in handful:
                     if word != seen:                 # messages of one kind come in runs: looked up once for each run
-                        handler = handlers.get(word) or self._unusual(word)
+                        try:
+                            handler = handlers[word]
+                        except KeyError:
+                            handler = self._unusual(word)
                         kind = kinds.get(word >> 32 & 0xFFFF) or self._kind(word >> 32 & 0xFFFF)
                         seen = word
                     kind[0] += 1

@@ -32,15 +32,16 @@ CORK = 0.0005        # s; how long what can wait for more of its kind waits whil
 class Watch:
     """Who is called when one descriptor is ready."""
 
-    __slots__ = ("fd", "on_readable", "on_writable")
+    __slots__ = ("fd", "since", "on_readable", "on_writable")
 
-    def __init__(self, fd, on_readable, on_writable):
+    def __init__(self, fd, since, on_readable, on_writable):
         self.fd = fd
+        self.since = since          # the turn in which it was made
         self.on_readable = on_readable
         self.on_writable = on_writable
 
     def events(self):
-        """The selector's mask for what is wanted."""
+        """The poller's bits for what is wanted."""
         return (READ if self.on_readable else 0) | (WRITE if self.on_writable else 0)
 
 
@@ -53,7 +54,8 @@ class Loop:
         self.turns = 0
         self.busy_s = 0.0
         self.worst_s = 0.0
-        self._selector = poller()
+        self._poller = poller()
+        self._poll = self._poller.poll
         self._watches = {}
         self._always_ready = []       # regular files: epoll refuses them, and they never block
         self._timers = Timers()
@@ -176,9 +178,9 @@ class Loop:
             return
         known = self._watches.get(fd)
         if known is None:
-            watch = Watch(fd, on_readable, on_writable)
+            watch = Watch(fd, self.turns, on_readable, on_writable)
             try:
-                self._selector.register(fd, watch.events(), watch)
+                self._poller.register(fd, watch.events())
             except PermissionError:
                 self._always_ready.append(watch)
             self._watches[fd] = watch
@@ -186,7 +188,7 @@ class Loop:
         before = known.events()
         known.on_readable, known.on_writable = on_readable, on_writable
         if known.events() != before and known not in self._always_ready:
-            self._selector.modify(fd, known.events(), known)
+            self._poller.modify(fd, known.events())
 
     def unwatch(self, fd):
         """Forget `fd`; call it before closing the descriptor."""
@@ -197,7 +199,7 @@ class Loop:
         if watch in self._always_ready:
             self._always_ready.remove(watch)
         else:
-            self._selector.unregister(fd)
+            self._poller.unregister(fd)
 
     def on_signal(self, number, callback):
         """Call from the loop, not from the handler, when the signal came. None restores the default."""
@@ -239,15 +241,18 @@ class Loop:
             self._uncork()
             if self._soon or self._at_end:
                 timeout = 0
-        ready = self._selector.select(timeout)
+        ready = self._poll(timeout)
         self.turn_began = began = monotonic()
-        for key, mask in ready:
-            watch = key.data
+        self.turns += 1
+        watches = self._watches
+        for fd, mask in ready:
+            watch = watches.get(fd)
+            if watch is None or watch.since == self.turns:
+                continue        # a handler of this turn has unwatched it, and maybe the number is another's now
             try:
-                # asked only now: a handler of this turn may have unwatched it
-                if mask & READ and watch.on_readable:
+                if mask & ~WRITE and watch.on_readable:
                     watch.on_readable()
-                if mask & WRITE and watch.on_writable:
+                if mask & ~READ and watch.on_writable:
                     watch.on_writable()
             except Exception as error:  # one bad handler never stops the node
                 self.report("a handler failed", error)
@@ -263,7 +268,6 @@ class Loop:
             self._end_turn()
         now = monotonic()
         spent = now - began
-        self.turns += 1
         self.busy_s += spent
         if spent > self.worst_s:
             self.worst_s = spent
@@ -293,7 +297,7 @@ class Loop:
     def fileno(self):
         """Readable when a descriptor that is watched is ready; timers do not show. For a loop inside another one."""
         try:
-            return self._selector.fileno()
+            return self._poller.fileno()
         except AttributeError:
             raise UserError("this platform has no descriptor for a loop: ask `poll()` every now and then instead", code="platform")
 
@@ -324,7 +328,7 @@ class Loop:
             self.on_signal(number, None)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
-        self._selector.close()
+        self._poller.close()
         self._waker_in.close()
         self._waker_out.close()
 

@@ -8,17 +8,21 @@ when it has ended, whoever keeps sums adds its counters to them.
 class Traffic:
     """Counters of one connection, or of a sum of them."""
 
-    __slots__ = ("in_bytes", "out_bytes", "in_messages", "out_messages", "kinds")
+    __slots__ = ("in_bytes", "out_bytes", "out_messages", "kinds")
 
     def __init__(self):
-        self.in_bytes = self.out_bytes = self.in_messages = self.out_messages = 0
+        self.in_bytes = self.out_bytes = self.out_messages = 0
         self.kinds = {}       # message number -> [in, out]
+
+    @property
+    def in_messages(self):
+        """How many came."""
+        return sum(came for came, _ in self.kinds.values())
 
     def add(self, other):
         """Add another's counts to these."""
         self.in_bytes += other.in_bytes
         self.out_bytes += other.out_bytes
-        self.in_messages += other.in_messages
         self.out_messages += other.out_messages
         for number, (came, went) in other.kinds.items():
             kind = self.kinds.setdefault(number, [0, 0])

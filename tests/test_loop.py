@@ -11,11 +11,14 @@ import pytest
 
 from p2p.errors import TimedOut
 from p2p.loop import Loop
+from p2p.poller import SelectorPoller
 from p2p.tasks import Event, gather, within
 
 
-@pytest.fixture
-def loop():
+@pytest.fixture(params=["the best poller", "any platform's"])
+def loop(request, monkeypatch):
+    if request.param != "the best poller":
+        monkeypatch.setattr("p2p.loop.poller", SelectorPoller)
     reports = []
     loop = Loop(report=lambda what, error: reports.append((what, error)))
     loop.reports = reports
