@@ -146,25 +146,27 @@ class App:
             links = self._all_links()
         if links:
             self._fanout.post(links, DATA.word, body)
-        for link in links:
-            self._let_out(link)
+            self._loop.flush()     # as in _send
 
     def _all_links(self):
         links = []
         for peer in self.peers:
             try:
-                links.append(self._link(peer))
+                links.append(self._link_with_room(peer))
             except Gone:
                 pass          # its Leave is on the way
         return links
 
     def _send(self, peer, fields):
+        self._link_with_room(peer).send(DATA, **fields)
+        self._loop.flush()         # now: the program may compute for an hour before it looks for events again
+
+    def _link_with_room(self, peer):
         connection = self._link(peer)
         if not connection.has_room:
             self._wait_for_room(peer, connection)
             connection = self._link(peer)
-        connection.send(DATA, **fields)
-        self._loop.flush()         # now: the program may compute for an hour before it looks for events again
+        return connection
 
     def _wait_for_room(self, peer, connection):
         """Not faster than it is read. But where here too much waits unread and nothing moves, the other may wait for this program:

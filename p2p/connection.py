@@ -195,10 +195,8 @@ class Connection:
     def _unusual(self, word):
         """Who handles what is in no table: an answer, or what this node does not know. Raises PeerError for what is no header."""
         check_word(word)
-        if word & _ERROR:
-            return _refused
-        if word & _RESPONSE:
-            return _answered
+        if word & (_ERROR | _RESPONSE):
+            return _refused if word & _ERROR else _answered
         number = word >> 32 & 0xFFFF
         return lambda connection, request, body: connection.refuse(
             number, request, proto.UNSUPPORTED, "this node does not know that request")

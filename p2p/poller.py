@@ -49,7 +49,7 @@ class SelectorPoller:
 
     def fileno(self):
         """Of the selector, where it has one: AttributeError elsewhere."""
-        return self._selector.fileno()      # type: ignore[attr-defined]
+        return self._selector.fileno()
 
 
 def _events(wanted):
