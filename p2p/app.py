@@ -163,7 +163,7 @@ class App:
 
     def _link_with_room(self, peer):
         connection = self._link(peer)
-        if not connection.has_room:
+        while not connection.has_room:
             self._wait_for_room(peer, connection)
             connection = self._link(peer)
         return connection

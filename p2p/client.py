@@ -17,6 +17,7 @@ from . import limits
 from .connection import Connection
 from .errors import LinkDown, PeerError
 
+BRIEF = 5.0              # s; a connection that ends sooner was no use
 NEXT_ADDRESS = 0.25      # s before the next address is tried beside the one that has not answered
 
 
@@ -28,6 +29,7 @@ class Attempt:
         self._client = client
         self._loop = client.loop
         self._left = list(addresses)
+        self._tried = []
         self._tag = tag
         self._expected = expected
         self._done = done
@@ -44,6 +46,7 @@ class Attempt:
                 self._finish(None, self._error)
             return
         host, port = self._left.pop(0)
+        self._tried.append((host, port))
         try:
             channel = self._loop.dial(host, port, self._client.credentials, self._tag)
         except LinkDown as error:
@@ -77,6 +80,17 @@ class Attempt:
         if done:
             done(connection, error)
 
+    def add(self, addresses):
+        """It may be here, too: those that were not tried are, now."""
+        fresh = [address for address in addresses if address not in self._tried]
+        if fresh:
+            self._left = fresh
+            self._loop.call_soon(self._next)
+
+    def give_up(self, error):
+        """It is over; `done` is told."""
+        self._finish(None, error)
+
     def cancel(self):
         """Forget it; `done` is not called."""
         self._done = None
@@ -92,9 +106,14 @@ class Attempt:
         """Is it the one that was dialled? Then it is handed over."""
         if self._expected and connection.peer_id != self._expected:
             raise PeerError(f"{connection.channel.address[0]} is another node than the one dialled", "identity")
+        self._open.remove(connection)         # from now on it is the owner's, who may end this attempt by itself
         connection.owner = self._client.owner
+        try:
+            self._client.owner.connection_ready(connection)
+        except PeerError as error:
+            self._failed(error)
+            raise
         self._finish(connection, None)
-        self._client.owner.connection_ready(connection)
 
     def connection_lost(self, connection, error):
         """One address failed."""
@@ -106,7 +125,7 @@ class Attempt:
 class Kept:
     """A peer that is dialled again whenever it is not connected."""
 
-    __slots__ = ("addresses", "tag", "failures", "timer", "attempt")
+    __slots__ = ("addresses", "tag", "failures", "timer", "attempt", "connected_at", "brief")
 
     def __init__(self, addresses, tag):
         self.addresses = list(addresses)
@@ -114,6 +133,8 @@ class Kept:
         self.failures = 0
         self.timer = None
         self.attempt = None
+        self.connected_at = None
+        self.brief = 0             # connections in a row that ended as soon as they were there
 
 
 class Client:
@@ -151,6 +172,7 @@ class Client:
             kept = self._kept[node_id] = Kept(addresses, tag)
         elif kept.attempt is not None:
             kept.addresses = list(addresses)
+            kept.attempt.add(addresses)
             return
         kept.addresses = list(addresses)
         kept.failures = 0
@@ -161,13 +183,20 @@ class Client:
         kept = self._kept.get(node_id)
         if kept:
             kept.failures = 0
+            kept.connected_at = self.loop.now()
             self._stop(node_id, kept)
 
     def lost(self, node_id):
-        """Its connection ended: dial again, at once."""
+        """Its connection ended: dial again, at once. But a peer that lets us in only to drop us must not keep both ends busy."""
         kept = self._kept.get(node_id)
-        if kept and kept.attempt is None:
+        if kept is None or kept.attempt is not None:
+            return
+        is_brief = kept.connected_at is not None and self.loop.now() - kept.connected_at < BRIEF
+        kept.brief = kept.brief + 1 if is_brief else 0
+        if kept.brief < 2:
             self._dial_kept(node_id)
+        elif kept.timer is None:
+            kept.timer = self.loop.call_later(self._pause(kept.brief - 1), self._dial_kept, node_id)
 
     def release(self, node_id):
         """Keep it no longer."""
@@ -242,5 +271,4 @@ class Client:
         for node_id in list(self._kept):
             self.release(node_id)
         for attempt in list(self._attempts):
-            attempt.cancel()
-        self._attempts = []
+            attempt.give_up(LinkDown("this side has closed", "closed"))

@@ -52,6 +52,7 @@ REFUSALS = 2                      # refused dials after an EOF that make a node 
 
 VIEW_EVERY = 1.0                  # s between two looks whether the own view has changed and must be told
 VIEW_PAUSE = 5.0                  # s between two questions to one peer whose view differs
+VIEW_AGAIN = 60.0                 # s between two where both views are still what they were at the first
 PING_EVERY = 10.0                 # s between two measured round trips on a link
 SAVE_EVERY = 5.0                  # s in which changes of the remembered nodes are gathered before they are written
 PUBLISH_EVERY = 0.1               # s in which changes are gathered before p2pstate is written

@@ -33,7 +33,7 @@ class Neighbours:
         self._loop = node.loop
         self._timer = None
         self._save_due = False
-        self._asked = {}                  # node ID -> when its view was last asked for
+        self._asked = {}                  # node ID -> when its view was last asked for, and which one differed from which
         self._views = {}                  # node ID -> the view it last told
         self._told_view = None
         self._sayings, self._tidings = Budget(*SAYINGS), Budget(*TIDINGS)
@@ -187,8 +187,12 @@ class Neighbours:
         now = self._loop.now()
         for connection in links:
             theirs = self._views.get(connection.peer_id, view)
-            if theirs != view and now - self._asked.get(connection.peer_id, -limits.VIEW_PAUSE) >= limits.VIEW_PAUSE:
-                self._asked[connection.peer_id] = now
+            if theirs == view:
+                continue
+            asked, difference = self._asked.get(connection.peer_id, (-limits.VIEW_AGAIN, None))
+            # Some see others than we do for hours, where not everybody reaches everybody: asking again brings nothing new
+            if now - asked >= (limits.VIEW_PAUSE if difference != (theirs, view) else limits.VIEW_AGAIN):
+                self._asked[connection.peer_id] = now, (theirs, view)
                 self._loop.start(self.ask_view(connection))
 
     def _on_view(self, connection, view):

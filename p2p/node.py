@@ -167,18 +167,25 @@ class Node:
         if self._closing:
             return
         self._closing = True
-        await self.launcher.stop()
-        self.neighbours.close()
-        self.broadcaster.close()
-        self.client.close()
-        self.server.close()
-        self.links.close(reason)
-        self.publisher.close()
+        try:
+            await self.launcher.stop()
+        except Exception as error:  # whatever fails, the rest is given back
+            self.loop.report("ending the jobs failed", error)
+        for part in (self.offers, self.neighbours, self.broadcaster, self.client, self.server):
+            self._close(part.close)
+        self._close(self.links.close, reason)
+        self._close(self.publisher.close)
         self.log.write("root", f"stopped: {reason}")
         await self.loop.sleep(0.05)      # a turn or two for the goodbyes
-        self.owners.close()
-        self._lock.release()
+        self._close(self.owners.close)
+        self._close(self._lock.release)
         self.stopped.set(None)
+
+    def _close(self, close, *arguments):
+        try:
+            close(*arguments)
+        except Exception as error:  # as above
+            self.loop.report("closing a part of the root failed", error)
 
     # -- what people see
 
@@ -188,7 +195,10 @@ class Node:
         if not self.watchers:
             self.untold = (self.untold + [line])[-MAX_UNTOLD:]
         for watcher in list(self.watchers):
-            watcher(line)
+            try:
+                watcher(line)
+            except Exception as error:  # a shell that cannot show it must not stop what it was about
+                self.loop.report("a shell could not be told", error)
 
     def touched(self):
         """Something changed that verbs wait for or p2pstate shows."""
@@ -328,10 +338,12 @@ class Node:
             raise UserError(f"cannot reach {clean(host)} port {port}: {error}. Is p2pframe running there, and does its firewall let "
                             f"TCP {port} in?", code="unreachable")
         except PeerError as error:
+            if error.reason in ("self", "identity"):
+                raise UserError(f"{clean(host)} port {port} is this very node, or a copy of it", code="self")
             raise UserError(f"{clean(host)} port {port} does not let this node in: {error}", code="refused")
         member = self.neighbours.table.get(connection.peer_id)
         if member is None:
-            raise UserError(f"{clean(host)} is this very node", code="self")
+            raise UserError(f"{clean(host)}: this node knows too many others already", code="crowded")
         self.loop.start(self.neighbours.ask_view(self.links.get(connection.peer_id) or connection))
         return member
 

@@ -39,7 +39,8 @@ class Offers:
         self._node = node
         self._loop = node.loop
         self._me = node.identity.node_id
-        self._due = False
+        self._due = None              # timer: the links are told, and the file is written
+        self._is_closed = False
         self._to_verify = {}          # who told -> offers whose signature is not yet checked
         self._bringing = {}           # (name, version) -> Future of the folder
         self._bundled = {}            # name -> Manifest of what ships with the framework
@@ -84,14 +85,23 @@ class Offers:
 
     def _announce(self):
         self._node.touched()
-        if not self._due:
-            self._due = True
-            self._loop.call_later(ANNOUNCE_AFTER, self._tell_all)
+        if self._due is None and not self._is_closed:
+            self._due = self._loop.call_later(ANNOUNCE_AFTER, self._tell_all)
+
+    def close(self):
+        """The home may be another root's from now on: write what is not written yet, and no more."""
+        if self._due is not None:
+            self._due.cancel()
+            self._save()
+        self._is_closed = True
 
     def _tell_all(self):
-        self._due = False
+        self._due = None
         for connection in self._node.links:
             self.greet(connection)
+        self._save()
+
+    def _save(self):
         pins = [{"name": name, "publisher": publisher} for name, publisher in sorted(self.catalogue.pins.items())[:limits.MAX_OFFERS]]
         known = Remembered.pack({"offers": [offer.row() for offer in self.catalogue.offers()], "pins": pins})
         try:

@@ -78,17 +78,23 @@ class Future:
 class Task(Future):
     """A coroutine that runs on the loop; itself a Future of what it returns."""
 
-    __slots__ = ("_coroutine", "_waiting_for")
+    __slots__ = ("_coroutine", "_waiting_for", "_has_begun")
 
     def __init__(self, loop, coroutine):
         super().__init__(loop)
         self._coroutine = coroutine
         self._waiting_for = None
+        self._has_begun = False
         loop.call_soon(self._step, None)
 
     def cancel(self):
-        """Raise Cancelled at the place where the coroutine waits."""
-        if not self.done:
+        """Raise Cancelled at the place where the coroutine waits; nothing of it is done if it has not begun."""
+        if self.done:
+            return
+        if not self._has_begun:
+            self._coroutine.close()
+            self.fail(Cancelled("cancelled"))
+        else:
             self._waiting_for = None
             self._loop.call_soon(self._step, Cancelled("cancelled"))
 
@@ -100,6 +106,7 @@ class Task(Future):
         if self.done:
             return
         self._waiting_for = None
+        self._has_begun = True
         try:
             waits_for = self._coroutine.throw(error) if error else self._coroutine.send(None)
         except StopIteration as stop:

@@ -162,3 +162,71 @@ def test_of_many_peers_that_do_not_answer_a_few_are_dialled_at_a_time_and_hold_u
             client.release(bytes([number]) * 32)
         assert not client._dialling and not client._waiting
     server.close()
+
+
+def test_a_peer_that_lets_in_only_to_drop_is_dialled_ever_more_rarely_and_one_that_lasted_at_once(bed):
+    ann, bob = bed.end("ann"), bed.end("bob")
+    server, client = ann.server(), bob.client()
+    bob.connection_ready = lambda connection: (bob.ready.append(connection), client.connected(connection.peer_id))
+    bob.connection_lost = lambda connection, error: client.lost(connection.peer_id)
+    ann.connection_ready = lambda connection: connection.finish("go away")
+    client.keep(ann.identity.node_id, [("127.0.0.1", server.port)], bob.tag)
+    end = bed.loop.now() + 2.0
+    bed.until(lambda: bed.loop.now() > end)
+    assert 2 <= len(bob.ready) < 8
+    ann.connection_ready = ann.ready.append
+    client.keep(ann.identity.node_id, [("127.0.0.1", server.port)], bob.tag)
+    bed.until(lambda: ann.ready and bob.ready[-1].is_ready)
+    client._kept[ann.identity.node_id].connected_at -= 60.0
+    known, began = len(bob.ready), bed.loop.now()
+    ann.ready[-1].abort()
+    bed.until(lambda: len(bob.ready) > known)
+    assert bed.loop.now() - began < 0.5
+    client.close()
+    server.close()
+
+
+def test_a_kept_peer_whose_connection_is_not_wanted_is_tried_elsewhere_and_again_later(bed, monkeypatch):
+    monkeypatch.setattr(limits, "REDIAL_FIRST", 0.02)
+    ann, bob = bed.end("ann"), bed.end("bob")
+    servers, client = [ann.server(), ann.server()], bob.client()
+    came = []
+
+    def refuses(connection):
+        came.append(connection.channel.address[1])
+        raise PeerError("has a role that is not meant here", "role")
+    bob.connection_ready = refuses
+    client.keep(ann.identity.node_id, [("127.0.0.1", server.port) for server in servers], bob.tag)
+    bed.until(lambda: len(came) >= 6)
+    assert came[:2] == [server.port for server in servers] and bob.failures[0][1].reason == "role"
+    client.close()
+    for server in servers:
+        server.close()
+
+
+def test_a_new_address_is_tried_at_once_though_an_old_one_has_not_answered_yet(bed):
+    ann, bob = bed.end("ann"), bed.end("bob")
+    server, client = ann.server(), bob.client()
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(5)
+        client.keep(ann.identity.node_id, [("127.0.0.1", deaf.getsockname()[1])], bob.tag)
+        bed.idle(0.1)
+        began = bed.loop.now()
+        client.keep(ann.identity.node_id, [("127.0.0.1", server.port)], bob.tag)
+        bed.until(lambda: bob.ready)
+        assert bed.loop.now() - began < 2.0
+    client.close()
+    server.close()
+
+
+def test_nobody_waits_for_ever_for_a_dial_of_a_client_that_was_closed(bed):
+    bob = bed.end("bob")
+    client = bob.client()
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(5)
+        dial = client.dial([("127.0.0.1", deaf.getsockname()[1])], bob.tag)
+        bed.idle(0.05)
+        client.close()
+        assert failure(bed, dial).kind == "closed"

@@ -12,7 +12,7 @@ import pytest
 from p2p.errors import TimedOut
 from p2p.loop import Loop
 from p2p.poller import SelectorPoller
-from p2p.tasks import Event, gather, within
+from p2p.tasks import Cancelled, Event, gather, within
 
 
 @pytest.fixture(params=["the best poller", "any platform's"])
@@ -253,6 +253,18 @@ def test_a_cancelled_task_stops_where_it_waits_and_runs_its_finally(loop):
     task.cancel()
     turn_until(loop, lambda: task.done)
     assert left == ["finally"] and task.error is not None
+
+
+def test_a_task_that_is_cancelled_before_it_has_begun_does_nothing(loop):
+    done = []
+
+    async def act():
+        done.append("it began")
+    task = loop.start(act())
+    task.cancel()
+    turn_until(loop, lambda: task.done)
+    loop.turn(0)
+    assert not done and isinstance(task.error, Cancelled)
 
 
 def test_importing_the_loop_does_not_load_the_slow_modules():

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from p2p import proto
+from p2p import limits, proto
 from p2p.client import Client
 from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
@@ -278,3 +278,60 @@ def test_a_start_that_fails_half_way_leaves_nothing_that_others_could_reach(bed)
     shutil.rmtree(bed.folder / "ann" / "state-name")
     bed.start("ann")
     assert bed.nodes[0].port == bed.port
+
+
+def test_a_part_that_cannot_be_closed_keeps_neither_the_home_nor_the_others(bed):
+    ann = bed.start("ann")
+
+    def breaks(*what):
+        raise UserError("the disk is gone")
+    ann.owners.close = ann.neighbours.close = ann.launcher.stop = breaks
+    bed.stop(ann)
+    assert ann.stopped.done and [type(error) for error in bed.events] == [UserError] * 3
+    bed.events.clear()
+    bed.start("ann")                   # home and port are free
+
+
+def test_nothing_is_written_into_a_home_that_was_given_back(bed):
+    ann = bed.start("ann")
+    folder = bed.folder / "app"
+    folder.mkdir()
+    (folder / "main.py").write_text("pass\n")
+    bed.do(ann.offers.share(str(folder), "app"))
+    bed.stop(ann)                      # sooner than changes are gathered
+    path = bed.folder / "ann" / "catalogue"
+    assert path.stat().st_size > 200
+    path.unlink()
+    ann.offers._announce()
+    bed.idle(0.2)
+    assert not path.exists()
+
+
+def test_a_shell_that_cannot_show_a_notice_does_not_stop_what_it_was_about(bed):
+    ann = bed.start("ann")
+
+    def breaks(text):
+        raise ValueError("no such terminal")
+    ann.watchers.insert(0, breaks)
+    bed.start("bob")
+    bed.meet()
+    assert any(name == "ann" and "is here" in text for name, text in bed.notices)
+    bed.events.clear()
+
+
+def test_views_that_differ_for_good_are_asked_about_ever_more_rarely(bed, monkeypatch):
+    monkeypatch.setattr(limits, "VIEW_PAUSE", 0.0)
+    monkeypatch.setattr(limits, "VIEW_EVERY", 0.02)
+    ann, bob = bed.start("ann"), bed.start("bob")
+    bed.meet()
+    asked = []
+    ask = ann.neighbours.ask_view
+    ann.neighbours.ask_view = lambda connection: asked.append(connection) or ask(connection)
+    bob.neighbours.table.view = lambda: 4711
+    bed.until(lambda: asked)
+    end = bed.loop.now() + 1.0
+    bed.until(lambda: bed.loop.now() > end)
+    assert len(asked) < 4
+    bob.neighbours.table.view = lambda: 4712               # news
+    known = len(asked)
+    bed.until(lambda: len(asked) > known)

@@ -5,7 +5,9 @@ import socket
 import pytest
 
 from p2p import proto, rootlink
-from p2p.errors import P2PError, Refusal, UserError
+from p2p.client import Client
+from p2p.dispatch import Dispatch
+from p2p.errors import LinkDown, P2PError, Refusal, UserError
 from p2p.loop import Loop
 from p2p.owner import Caller
 from p2p.rootlink import NoRoot, RootLink, reach
@@ -13,6 +15,7 @@ from p2p.tasks import within
 from p2p.trust.identity import Identity
 from p2p.trust.networks import Networks
 from tests.nodes import Nodes
+from tests.test_node import Bed
 from tests.waiting import wait_until
 
 
@@ -37,6 +40,13 @@ def ann(tmp_path_factory):
     made.up("ann")
     yield made
     made.close()
+
+
+@pytest.fixture
+def bed(tmp_path):
+    bed = Bed(tmp_path)
+    yield bed
+    bed.close()
 
 
 def on_loop(main):
@@ -88,6 +98,41 @@ def test_a_lost_guest_takes_its_commands_along(ann):
         assert caught.value.code == "root-ended"
     on_loop(main)
     wait_until(lambda: ann.json("ann", "stats")["tcp"]["connections"] == 1, 5.0, "the connection to be forgotten")
+
+
+def test_a_guest_that_is_gone_before_its_words_are_looked_at_starts_nothing_and_leaves_nothing(bed):
+    """All three arrive in one turn of the root's loop."""
+    node = bed.start("ann")
+    ran = []
+
+    async def run(words, caller):
+        ran.append(words)
+        return 0
+    node.owners.open(run)
+
+    class Guest:
+        dispatch = Dispatch()
+
+        def greeting(self, connection):
+            return {"role": proto.OWNER, "name": "", "version": "", "nonce": 1, "port": 0, "abilities": 0, "networks": [],
+                    "addresses": [], "view": 0}
+
+        def connection_ready(self, connection):
+            pass
+
+        def connection_lost(self, connection, error):
+            pass
+    dial = Client(bed.loop, node.networks, Guest()).dial([("127.0.0.1", node.port)], node.networks.tags[0])
+    bed.until(lambda: dial.done and node.links._others)
+    before = list(node.watchers)
+    there = node.links._others[0]
+    node.owner_dispatch.by_word[proto.WATCH.word](there, 1, b"")
+    node.owner_dispatch.by_word[proto.COMMAND.word](there, 2, proto.COMMAND.pack(
+        command=1, words=["say", "x"], folder="", as_json=False, yes=False, columns=0, rows=0, color=False, is_terminal=False))
+    there.fail(LinkDown("it is gone", "eof"))
+    bed.until(lambda: dial.result()._state == "closed")
+    bed.idle(0.05)
+    assert node.watchers == before and not node.owners._watchers and not node.owners._callers and not ran
 
 
 def test_two_commands_with_one_number_cost_the_connection_and_nothing_else(ann):
