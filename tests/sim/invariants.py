@@ -207,7 +207,8 @@ class Invariants:
             times.append(self.world.now)
             while times[0] < self.world.now - REFILL:
                 del times[0]
-            if len(times) > 2 * (BURST + 1):
+            reasons = sum(spent[0] == kind for spent in host.node.log._spent)
+            if len(times) > 2 * (BURST + 1) * reasons:
                 # Told at the next look: raised here, it would be a handler's failure
                 self._too_many = f"{host.name}: {len(times)} lines of kind {kind} in the log within {REFILL:g} s"
         host.node.log.followers.append(line)
