@@ -21,7 +21,7 @@ MAX_PENDING_ADDRESS = 8           # of these from one address
 MAX_ACCEPTS = 64                  # accepts a turn
 
 # Keeping connections
-TICK = 0.25                       # s; keepalives are swept in ticks, one timer for all connections
+TICK = 0.5                        # s; keepalives are swept in ticks, one timer for all connections
 KEEPALIVE = 2.0                   # s of silence before a KEEPALIVE is sent
 SILENCE = 6.0                     # s of silence before a connection counts as lost: three unanswered keepalives
 MAX_LINKS = 1000                  # nodes connected at once; fewer where the process may not have so many descriptors
@@ -102,7 +102,7 @@ END_AFTER = 3.0                   # s that a program has to exit by itself when 
 MAX_NAME = 64                     # cells shown of a foreign name
 MAX_LINE = 4096                   # bytes of a `say`
 
-assert KEEPALIVE * 3 <= SILENCE < FORGET
+assert 2 * (KEEPALIVE + TICK) < SILENCE < FORGET and KEEPALIVE * 3 <= SILENCE
 assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
 assert DIAL_GIVES_WAY < DIAL_TIMEOUT
 assert MAX_PENDING_ADDRESS < MAX_PENDING
