@@ -212,7 +212,10 @@ class Launcher:
         effects = self.sessions.effects()
         while effects:
             for effect in effects:
-                handlers[type(effect)](effect)
+                try:
+                    handlers[type(effect)](effect)
+                except Exception as error:  # one that fails costs the others nothing: each comes only once
+                    self._loop.report(f"an effect of the sessions failed: {type(effect).__name__}", error)
             effects = self.sessions.effects()
         self._node.touched()
         self._arm()
@@ -234,7 +237,7 @@ class Launcher:
         fields = dict(effect.fields)
         for rows in ("roster", "members"):
             if rows in fields:
-                fields[rows] = self._placed(fields[rows])
+                fields[rows] = [dict(row, address="" if "%" in row["address"] else row["address"]) for row in self._placed(fields[rows])]
         if not self._node.send(effect.to, effect.message, **fields) and effect.message is proto.INVITE:
             self.sessions.unreachable(self.sessions.get(effect.fields["session"]), effect.to)
 
@@ -260,7 +263,9 @@ class Launcher:
             folder = self._node.offers.store.folder(session.app, session.version)
             data = self._node.offers.store.data_folder(session.app)
             session.job = self.jobs.start(session, self._bootstrap(session, folder, data), data)
-        except UserError as error:
+        except Exception as error:  # whatever it was, nobody may wait for this instance for ever
+            if not isinstance(error, P2PError):
+                self._loop.report("starting failed", error)
             self._node.notice(f"! {session.app} could not be started: {error}")
             self._node.log.write("failed", f"{session.app}: {error}")
             self.sessions.finished(session, 127)

@@ -17,6 +17,7 @@ from . import limits
 from .errors import LinkDown, PeerError
 
 TOGETHER = 3.0       # s; two connections this close in age come from dialling at the same time
+STOOD_STILL = 1.5    # s between two ticks, by which a process sees that it did not run; nobody else was silent then
 HEAR_OUT = 2.0       # s in which a connection that was not kept is still read, and requests on it are answered
 
 
@@ -32,7 +33,7 @@ class Links:
         self._most = most
         self._others = []      # ready connections that are not links: owners, instances, those being heard out
         self._unkept = {}      # peer ID -> the one that is being heard out: no more than one each
-        self.on_closed = lambda connection: None       # one that this side has closed by itself
+        self._ticked = loop.now()
         self._timer = loop.call_later(limits.TICK, self._tick)
 
     def __iter__(self):
@@ -60,7 +61,7 @@ class Links:
             if known.hello.nonce == connection.hello.nonce:
                 self._hear_out(known, "replaced by a newer connection")
                 return True            # the same peer on another wire: nobody needs to hear of it
-            self._close(known, "replaced by a newer connection")
+            known.finish("replaced by a newer connection")
             self._on_down(connection.peer_id, known, LinkDown("it was started anew", "restart"))
         self._by_id[connection.peer_id] = connection
         self._on_up(connection)
@@ -78,16 +79,12 @@ class Links:
     def _let_go(self, connection, reason):
         if connection in self._others:
             self._forget_other(connection)
-            self._close(connection, reason)
+            connection.finish(reason)
 
     def _forget_other(self, connection):
         self._others.remove(connection)
         if self._unkept.get(connection.peer_id) is connection:
             del self._unkept[connection.peer_id]
-
-    def _close(self, connection, reason):
-        connection.finish(reason)
-        self.on_closed(connection)
 
     def _check_room(self, host):
         if len(self._by_id) >= self._most:
@@ -123,9 +120,11 @@ class Links:
         return True
 
     def _tick(self):
-        now = self._loop.now()
-        for connection in self.everything():
-            connection.sweep(now)
+        now, before = self._loop.now(), self._ticked
+        self._ticked = now
+        if now - before < STOOD_STILL:          # else it was this process: what came meanwhile waits, and is read before the next tick
+            for connection in self.everything():
+                connection.sweep(now)
         self._timer = self._loop.call_later(limits.TICK, self._tick)
 
     def close(self, reason):

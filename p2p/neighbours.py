@@ -118,18 +118,24 @@ class Neighbours:
         """Carry out what membership decided."""
         changed = False
         for effect in self.table.effects():
-            if isinstance(effect, membership.Keep):
-                self._node.client.keep(effect.id, effect.addresses, effect.tag)
-            elif isinstance(effect, membership.Release):
-                self._node.client.release(effect.id)
-            elif isinstance(effect, membership.Clone):
-                self._clone(effect.host)
-            else:
-                changed = True
-                self._changed(effect)
+            changed |= isinstance(effect, membership.Changed)
+            try:
+                self._carry_out(effect)
+            except Exception as error:  # one that fails costs the others nothing: each comes only once
+                self._loop.report("an effect of the membership failed", error)
         if changed:
             self._node.touched()
         self._arm()
+
+    def _carry_out(self, effect):
+        if isinstance(effect, membership.Keep):
+            self._node.client.keep(effect.id, effect.addresses, effect.tag)
+        elif isinstance(effect, membership.Release):
+            self._node.client.release(effect.id)
+        elif isinstance(effect, membership.Clone):
+            self._clone(effect.host)
+        else:
+            self._changed(effect)
 
     def _arm(self):
         if self._timer:

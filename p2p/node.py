@@ -125,7 +125,6 @@ class Node:
         self.find, self.label, self.members = self.neighbours.find, self.neighbours.label, self.neighbours.sorted
         self.links = Links(loop, me, self.neighbours.up, self.neighbours.down,
                            min(limits.MAX_LINKS, system.descriptors() - SPARE_DESCRIPTORS))
-        self.links.on_closed = lambda connection: self.past_traffic.add(connection.traffic)
         self.offers = Offers(self)
         self.launcher = Launcher(self)
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]

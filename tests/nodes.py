@@ -5,6 +5,7 @@ hear each other and nobody else. Each has a home of its own below a folder of th
 """
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,15 +19,16 @@ READY = 15.0          # s for a root to come up on two loaded cores
 
 
 def free_port():
-    """A port that nobody has now, for TCP and UDP."""
+    """A port that nobody has now, for TCP and UDP; below those that systems hand out by themselves, so that none gets it next."""
     while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("", 0))
             try:
-                udp.bind(("", tcp.getsockname()[1]))
+                tcp.bind(("", port))
+                udp.bind(("", port))
             except OSError:
-                continue          # free for one and not for the other
-            return tcp.getsockname()[1]
+                continue
+            return port
 
 
 def environment(home, **more):

@@ -264,8 +264,9 @@ def test_a_wire_that_breaks_is_nobodys_leave_and_who_sends_waits_for_the_next(ro
 app = p2p.attach()
 for event in app:
     if isinstance(event, p2p.Line):
-        app._instance.link(app.peers[0]).channel._sock.shutdown(2)
-        app._turn(1)
+        link = app._instance.link(app.peers[0])
+        link.channel._sock.shutdown(2)
+        app._turn_until(lambda: not link.is_open)        # one turn may only bring what came before the end
         app.broadcast(Piece(7))
     elif not isinstance(event, p2p.Join):
         say(type(event).__name__, getattr(event, "number", ""))

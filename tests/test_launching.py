@@ -10,7 +10,7 @@ from p2p.app import DELIVERY
 from p2p.client import Client
 from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
-from p2p.sessions import EXITED, RUNNING, Participant
+from p2p.sessions import EXITED, RUNNING, Participant, Send
 from p2p.text import clean
 from tests.test_app import Room
 
@@ -222,6 +222,32 @@ def test_an_error_of_our_own_while_fetching_leaves_nobody_waiting_for_ever(room)
     bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
     room.until(lambda: status(ann, session, bob) == status(bob, session, bob) == "failed")
     assert [type(error) for error in reported] == [KeyError]
+
+
+def test_a_start_that_fails_for_a_reason_nobody_thought_of_ends_the_session_and_not_the_other_effects(room):
+    ann, bob = room.nodes
+    room.start(WAITS, others=False)
+    forget(room)
+    room.loop.report = lambda what, error: None
+
+    def breaks(*what):
+        raise KeyError("a bug")
+    ann.launcher._bootstrap = breaks
+    session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
+    room.until(bob.launcher.request_rows)
+    bob.launcher.deny(bob.launcher.request_rows()[0]["request"])
+    assert room.wait(session) == 4 and session.members[ann.identity.node_id].exit == 127
+
+
+def test_an_address_that_means_something_on_one_computer_only_is_not_told_to_others(room):
+    ann, bob = room.nodes
+    session = room.start(WAITS)
+    running(room, session)
+    told = []
+    ann.launcher._node.send = lambda node_id, message, **fields: told.append(fields)
+    ann.launcher._placed = lambda rows: [dict(row, address="fe80::1%3") for row in rows]
+    ann.launcher._send(Send(bob.identity.node_id, proto.ROSTER, {"session": session.number, "members": session.roster()}))
+    assert [row["address"] for row in told[0]["members"]] == ["", ""]
 
 
 def test_a_request_is_shown_though_its_files_cannot_be_compared_for_a_reason_nobody_thought_of(room):

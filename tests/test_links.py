@@ -1,5 +1,7 @@
 """Of several connections with one node one is kept, and what was said on the others is heard."""
 
+import time
+
 import pytest
 
 from p2p import links, proto
@@ -74,6 +76,36 @@ def test_a_process_that_was_started_anew_is_not_spoken_for_by_the_old_one(bed):
     answer = old.request(proto.SAY, text="from the old one")
     bed.until(lambda: answer.done)
     assert isinstance(answer.error, LinkDown) and not any("old one" in text for _, text in bed.notices)
+
+
+def test_a_process_that_stood_still_does_not_take_the_others_for_silent(bed):
+    kept = links.Links(bed.loop, b"m" * 32, None, None)
+    swept = []
+
+    class Silent:
+        def sweep(self, now):
+            swept.append(now)
+    kept.watch(Silent())
+    bed.until(lambda: swept)
+    swept.clear()
+    bed.loop.call_soon(time.sleep, links.STOOD_STILL + 0.3)        # a handler, a debugger, a laptop's lid
+    bed.loop.turn(0)
+    bed.loop.turn(0)
+    assert not swept
+    bed.until(lambda: swept)
+    kept._timer.cancel()
+
+
+def test_an_effect_that_fails_costs_the_others_nothing(bed):
+    ann = bed.start("ann")
+
+    def breaks(member, what):
+        raise ValueError("a bug")
+    ann.neighbours._tell = breaks
+    bob = bed.start("bob")
+    bed.meet()
+    assert ann.link(bob.identity.node_id) and bed.events
+    bed.events.clear()
 
 
 def test_what_one_holds_is_told_only_in_the_network_where_it_is_offered(bed):
