@@ -13,6 +13,8 @@ import socket
 import ssl
 import struct
 import tempfile
+import threading
+import time
 
 from p2p import proto
 from p2p.codec import Decoder, frame
@@ -28,19 +30,25 @@ NEW_NETWORK = 0x40000000        # CLONE_NEWNET, for setns
 PATIENCE = 15.0                 # s for one answer on two loaded cores
 _libc = ctypes.CDLL(None, use_errno=True)
 _sequence = itertools.count(1)
+_here = threading.local()       # .namespace: where this thread is
 
 
 @contextlib.contextmanager
 def inside(namespace):
-    """Sockets made in this block live in that network namespace; None is this process's own."""
-    if namespace is None:
+    """Sockets made in this block live in that network namespace; None is this process's own.
+
+    Changing over takes the kernel milliseconds: whoever floods stays inside."""
+    before = getattr(_here, "namespace", None)
+    if namespace in (None, before):
         yield
         return
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         enter(os.open(f"/run/netns/{namespace}", os.O_RDONLY))
+        _here.namespace = namespace
         yield
     finally:
+        _here.namespace = before
         enter(own)
 
 
@@ -63,7 +71,18 @@ class Wire:
     def tcp(self, timeout=PATIENCE):
         """A connected TCP socket, from the next of the addresses."""
         with inside(self.namespace):
-            return socket.create_connection((self.target, self.port), timeout, source_address=(next(self._sources), 0))
+            sock = socket.create_connection((self.target, self.port), timeout, source_address=(next(self._sources), 0))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def knock(self):
+        """A TCP connection that is being made: whoever floods does not wait for the answer, nor for a queue that is full."""
+        with inside(self.namespace):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.bind((next(self._sources), 0))
+        sock.connect_ex((self.target, self.port))
+        return sock
 
     def udp(self, source=None):
         """A bound UDP socket; `throw` sends from it."""
@@ -167,6 +186,7 @@ class Member:
                 return line
             except OSError as error:
                 failure = error
+                time.sleep(0.05)
         raise AssertionError(f"{self.name} did not get in with {tries} tries: {failure!r}")
 
     def beacon(self, sequence=None, incarnation=1, sender=None, **fields):

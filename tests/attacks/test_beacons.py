@@ -7,8 +7,8 @@ import pytest
 
 from p2p import limits, proto
 from p2p.trust.ecc import parse_node_id
-from tests.attacks.conftest import DESCRIPTORS
 from tests.attacks.hostile import LAN, Member
+from tests.attacks.target import DESCRIPTORS
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
