@@ -13,7 +13,7 @@ from . import limits, proto
 from .errors import LinkDown, PeerError
 from .jobs import EXITED, RUNNING
 
-TELL_PAUSE = 0.05            # s between two rosters to one program: when a room of 255 comes, each has 20 KB
+TELL_PAUSE = 0.002           # s for each member, between two rosters to one program: when a room of 255 comes, each has 20 KB
 TOLD_AHEAD = 1 << 17         # bytes of rosters on their way to a program that does not read
 TO_ATTACH = 5.0              # s from its start in which a program may attach: Python, TLS and imports on a loaded computer
 UNATTACHED = 1.0             # s that one which did not gets nevertheless: it may attach right now
@@ -87,7 +87,7 @@ class Guardian:
                 await connection.room(TOLD_AHEAD)
                 self._telling[connection] = False
                 connection.send(proto.ROSTER, session=session.number, members=self._roster(session))
-                await self._loop.sleep(TELL_PAUSE)
+                await self._loop.sleep(TELL_PAUSE * len(session.members))
         except LinkDown:
             pass
         finally:

@@ -38,7 +38,7 @@ def how_it_ended(code) -> str:
 class Job:
     """One application process. `watchers` are callables(bytes) of what it prints; `unseen` counts bytes nobody watched."""
 
-    def __init__(self, number, session, started_wall):
+    def __init__(self, number, session, started_wall, report):
         self.number = number
         self.session = session
         self.state = STARTING
@@ -54,6 +54,7 @@ class Job:
         self.on_end = []             # callables(): it has ended, after its last output
         self.process = None
         self._output = bytearray()
+        self._report = report
 
     def printed(self, data):
         """More of its output."""
@@ -65,7 +66,18 @@ class Job:
         if not self.watchers:
             self.unseen += len(data)
         for watcher in list(self.watchers):
-            watcher(data)
+            self._call(watcher, data)
+
+    def ended(self):
+        """Tell those who wait for it."""
+        for callback in list(self.on_end):
+            self._call(callback)
+
+    def _call(self, callback, *data):
+        try:
+            callback(*data)
+        except Exception as error:  # who looks on must not keep the program from being read, or its end from being told
+            self._report("a watcher of a job failed", error)
 
     def output(self) -> bytes:
         """What is kept of what it printed."""
@@ -108,7 +120,7 @@ class Jobs:
         if self._is_stopping:
             raise UserError("this node is stopping: start it again first", code="stopping")
         self._make_room()
-        job = Job(self._next, session, self._loop.wall())
+        job = Job(self._next, session, self._loop.wall(), self._loop.report)
         job.process = self._loop.spawn(
             [sys.executable, "-I", "-B", self._entry, "--instance"], cwd=folder, env=environment(os.environ), terminal=(ROWS, COLUMNS),
             told=json.dumps(bootstrap).encode("utf-8"), on_output=job.printed, on_exit=lambda code: self._ended(job, code))
@@ -133,8 +145,7 @@ class Jobs:
         signed = code if code < 1 << 31 else code - (1 << 32)        # Windows' are unsigned
         job.state, job.exit, job.ended_wall = EXITED, signed, self._loop.wall()
         job.process.close()
-        for callback in job.on_end:
-            callback()
+        job.ended()
         self._on_end(job)
 
     def kill(self, job, grace=None):

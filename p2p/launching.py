@@ -258,8 +258,8 @@ class Launcher:
     def _start(self, session):
         if session.members[self._me].status not in OPEN:
             return
-        self._node.publisher.catch_up()
         try:
+            self._node.publisher.catch_up()
             folder = self._node.offers.store.folder(session.app, session.version)
             data = self._node.offers.store.data_folder(session.app)
             session.job = self.jobs.start(session, self._bootstrap(session, folder, data), data)

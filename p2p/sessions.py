@@ -126,6 +126,7 @@ class Session:
         self.known_since = 0.0       # when this node first saw the host, Unix time
         self.is_started = False
         self.has_lost_host = False   # its node is gone, and nothing came since: there is nobody to ask for the end
+        self.is_end_wanted = False   # this node's program has asked the host for the end, which may not have arrived
         self.is_ending = False       # its end was said; what is under way still comes to its own
         self.is_over = False
 
@@ -323,6 +324,8 @@ class Sessions:
         session = self._joined(number, sender)
         if session is None:
             return
+        if sender == session.host:
+            session.is_end_wanted = False
         may_ask = session.host == self._me or session.has_lost_host
         if sender == session.host or may_ask and session.members[sender].status in (ALLOWED, RUNNING):
             self.close(session)
@@ -347,7 +350,9 @@ class Sessions:
         """This node's instance wants the session to end."""
         if session.host == self._me:
             self.close(session)
-        elif session.has_lost_host:
+            return
+        session.is_end_wanted = True
+        if session.has_lost_host:
             if not session.is_ending:
                 self._tell_others(session, proto.END)
             self.close(session)
@@ -363,6 +368,8 @@ class Sessions:
                 session.has_lost_host |= node_id == session.host
                 if node_id == session.host and session.members[self._me].status == ASKED:
                     self.close(session)
+                elif node_id == session.host and session.is_end_wanted:
+                    self.ask_for_end(session)
 
     def met(self, node_id):
         """A link with this node is there, for the first time or again: what was said may not have arrived."""
@@ -378,6 +385,8 @@ class Sessions:
                 self._effects.append(Send(node_id, proto.ANSWER, {"session": session.number, "status": status, "text": ""}))
             if mine.port and mine.status in (RUNNING, EXITED):
                 self._effects.append(Send(node_id, proto.READY, {"session": session.number, "port": mine.port}))
+            if session.host == node_id and session.is_end_wanted:
+                self._effects.append(Send(node_id, proto.END, {"session": session.number}))
             if mine.status == EXITED:
                 self._effects.append(Send(node_id, proto.FINISHED, {"session": session.number, "exit": mine.exit}))
 

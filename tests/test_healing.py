@@ -120,3 +120,33 @@ def test_a_room_of_255_costs_each_node_a_megabyte_and_not_all_together_gigabytes
             size += sum(len(proto.ROSTER.pack(**effect.fields)) for effect in machine.effects()
                         if isinstance(effect, Send) and effect.message is proto.ROSTER)
     assert size / 255 < 1 << 20
+
+
+def test_a_guests_end_that_was_lost_with_the_link_is_asked_for_again_or_is_everybodys_when_the_host_is_gone(world):
+    all_run(world)
+    world.lost = [(BOB, ANN)]
+    world.do(BOB, "ask_for_end")
+    assert not any(world.took(node, Kill) for node in (ANN, BOB, EVE))
+    meet(world, ANN, BOB)
+    assert [world.took(node, Kill) for node in (ANN, BOB, EVE)] == [1, 1, 1]
+    meet(world, ANN, BOB)
+    assert not any(world.took(node, Kill) for node in (ANN, BOB, EVE))
+    world = World(ANN, BOB, EVE)
+    all_run(world)
+    world.lost = [(BOB, ANN)]
+    world.do(BOB, "ask_for_end")
+    world.lost = []
+    world.machines[EVE].node_gone(ANN)
+    world.machines[BOB].node_gone(ANN)
+    world.settle()
+    assert [world.took(node, Kill) for node in (BOB, EVE)] == [1, 1]
+
+
+def test_a_guest_that_ended_the_session_while_it_alone_was_cut_off_from_the_host_ends_it_for_all_when_it_is_seen_again(world):
+    all_run(world)
+    cut(world, (ANN, BOB))
+    world.do(BOB, "ask_for_end")
+    world.do(BOB, "finished", 0)
+    assert not world.took(ANN, Kill) and not world.took(EVE, Kill)
+    meet(world, ANN, BOB)
+    assert world.took(ANN, Kill) == world.took(EVE, Kill) == 1 and world.statuses(ANN)["bob"] == EXITED

@@ -71,6 +71,20 @@ def test_a_job_prints_ends_and_its_end_comes_after_its_output(bed):
     assert job.output() == b"hello True\r\n" and job.exit == 5 and bed.ended == [job] and job.number == 1
 
 
+def test_whoever_looks_on_cannot_keep_a_job_from_ending(bed):
+    """A shell whose terminal is gone raises when it is shown something."""
+    job = bed.start("print('x' * 100); sys.exit(4)")
+
+    def breaks(*data):
+        raise OSError("the terminal is gone")
+    seen = []
+    job.watchers += [breaks, seen.append]
+    job.on_end += [breaks, lambda: seen.append("end")]
+    bed.until(lambda: bed.ended)
+    assert b"".join(seen[:-1]).strip() == b"x" * 100 and seen[-1] == "end" and job.exit == 4
+    bed.events.clear()
+
+
 def test_a_program_that_never_attaches_counts_as_running_after_a_while(bed, monkeypatch):
     monkeypatch.setattr(jobs, "UP_AFTER", 0.2)
     job = bed.start("sys.stdin.readline()")

@@ -197,9 +197,13 @@ def test_a_pulled_cable_is_noticed_and_healed():
             see(host, everybody, 20.0)
 
 
-def test_a_session_that_a_pulled_cable_has_split_is_whole_again_when_the_cable_is_back():
+@pytest.mark.parametrize("whose", [0, 2])
+def test_a_session_that_a_pulled_cable_has_split_is_whole_again_when_the_cable_is_back(whose):
+    """The cable of the host, and that of a guest."""
     with Lab(3) as lab:
         ann, bob, eve = lab.hosts
+        lost = lab.hosts[whose]
+        there = [host for host in lab.hosts if host is not lost]
         meet(lab)
         folder = app_folder(ann, "teller", main_py="""
 import p2p
@@ -223,20 +227,21 @@ for event in app:
                        lambda: output(host, numbers[host]))
         for host in lab.hosts:
             told(host, *(f"Join {other.name}" for other in lab.hosts if other is not host))
-        eve.unplug()
-        for host in (ann, bob):
-            told(host, f"Leave {eve.name}")
-        told(eve, f"Leave {ann.name}", f"Leave {bob.name}")
-        eve.plug()
+        lost.unplug()
+        for host in there:
+            told(host, f"Leave {lost.name}")
+        told(lost, *(f"Leave {host.name}" for host in there))
+        lost.plug()
         for host in lab.hosts:
-            others = [other.name for other in lab.hosts if other is not host and eve in (host, other)]
+            others = [other.name for other in lab.hosts if other is not host and lost in (host, other)]
             wait_until(lambda: all(output(host, numbers[host]).count(f"Join {other}") == 2 for other in others), 15.0,
                        f"{host.name} to see {others} join again", lambda: output(host, numbers[host]))
         assert {row["status"] for row in ann.json("jobs")[0]["nodes"]} == {"running"}
-        terminal = attached(eve, numbers[eve])
+        terminal = attached(lost, numbers[lost])
         terminal.type("back\r")
-        for host in (ann, bob):
-            told(host, f"Say {eve.name} back")
+        for host in there:
+            told(host, f"Say {lost.name} back")
+            assert not any(f"Leave {other.name}" in output(host, numbers[host]) for other in there)
 
 
 def test_where_broadcast_is_blocked_one_connect_is_enough_to_learn_everybody():
