@@ -68,6 +68,9 @@ def main():
     except (ImportError, ValueError, OSError):
         pass
     meter = Meter()
+    if plan.without:
+        from .tricks import take_out
+        take_out(plan.without)
     module = importlib.import_module("bench." + MODULES.get(plan.impl, "aio"))
     getattr(module, f"{plan.role}_{plan.shape}")(plan, meter)
     print(json.dumps(meter.result), flush=True)

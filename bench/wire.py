@@ -67,7 +67,7 @@ CASES = {
     "startup_node": ("wall", "lower", {"argv": ["-c", "import sys; sys.path.insert(0, '.'); import p2p.node"]}, {"python": (7, 6, {})}),
 }
 STEADY = ["setarch", platform.machine(), "-R"]
-DEFAULTS = {"tls": False, "core": None, "connections": 1, "count": 1, "size": 64}
+DEFAULTS = {"tls": False, "core": None, "without": None, "connections": 1, "count": 1, "size": 64}
 
 
 def measure(plan, impl, metric):
@@ -130,6 +130,9 @@ def run(case, rounds, homes, chosen):
         yield {"case": case, "against": name, "metric": metric, "better": better, "ratio": round(ratio, 4),
                "min": round(min(ratios[name]), 4), "max": round(max(ratios[name]), 4), "rounds": rounds,
                "must": must if must is None else round(must, 4), "aim": aim if aim is None else round(aim, 4), "ok": ok}
+
+
+verbose = False
 
 
 def say(text):

@@ -1,7 +1,7 @@
 """One frame for many connections: packed once, joined once with what follows soon, and handed to each as the same bytes.
 
 To fifty connections a system call each for every small message is what a broadcast costs. So a batch stays open while the
-loop is busy, at most loop.CORK: whoever sends one message a turn gets 8 times as many out for the same work, and one
+loop is busy, at most loop.CORK: whoever sends one message a turn gets ten times as many out for the same work, and one
 message alone still leaves before the loop sleeps.
 
 Order is kept: a frame that is posted to one connection meanwhile goes behind what the batch held until then, and the next

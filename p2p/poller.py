@@ -1,7 +1,7 @@
 """What is ready: the part of `selectors` that a loop asks for a hundred thousand times a second.
 
 On Linux the loop asks epoll itself. `selectors.EpollSelector` looks each event up, sums its bits anew and makes two tuples
-for it, which is a third of a turn with one event. Everywhere else the standard module's best selector answers, in epoll's bits.
+for it: 1.2x of a round trip. Everywhere else the standard module's best selector answers, in epoll's bits.
 """
 
 import select
