@@ -77,7 +77,6 @@ class Neighbours:
         member_id = connection.peer_id
         known = self.table.get(member_id)
         was_started_anew = known is not None and known.nonce not in (0, hello.nonce)
-        self._node.client.connected(member_id)
         self.table.linked(member_id, node_name(hello.name), clean(hello.version), hello.nonce, host, port,
                           connection.channel.tag, self._loop.now())
         member = self.table.get(member_id)
@@ -92,6 +91,7 @@ class Neighbours:
         if was_started_anew:                 # it may be back before anybody missed it
             self._gone(member)
         self.act()
+        self._node.client.connected(member_id)         # after `act`, which may have begun to keep it, and that is to dial
         self._save_later()
         self._loop.start(self._round_trip(connection))
 

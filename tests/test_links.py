@@ -6,6 +6,7 @@ import pytest
 
 from p2p import links, proto
 from p2p.errors import LinkDown
+from tests.nodes import free_port
 from tests.test_node import Bed
 
 
@@ -121,3 +122,20 @@ def test_what_one_holds_is_told_only_in_the_network_where_it_is_offered(bed):
     assert [row["name"] for row in ann.offers._everything(tag)["holdings"]] == ["one"]
     bed.until(lambda: [name for name, _ in bob.offers.catalogue.held_by(ann_id)] == ["one"])
     assert len(ann.offers.catalogue.held_by(ann_id)) == 2
+
+
+def test_whoever_is_dialled_does_not_dial_back(bed):
+    ann, far = bed.start("ann"), bed.start("far", port=free_port())          # another UDP port: no beacon passes between them
+    dialled = []
+    dial = bed.loop.dial
+    bed.loop.dial = lambda *what: dialled.append(what) or dial(*what)
+    bed.do(ann.connect("127.0.0.1", far.port))
+    bed.meet()
+    end = bed.loop.now() + 0.5
+    bed.until(lambda: bed.loop.now() > end)
+    assert len(dialled) == 1
+    dialled.clear()
+    link = far.links.get(ann.identity.node_id)
+    link.channel.abort()
+    link.fail(LinkDown("the wire broke", "reset"))
+    bed.until(lambda: dialled)                                               # but both keep the link
