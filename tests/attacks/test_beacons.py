@@ -83,22 +83,6 @@ def test_beacons_in_a_friends_name_change_neither_who_it_is_nor_where_nor_that_i
         assert unhinted(target)[bob.text] == before and before[0] == "bob" and before[2] == "alive"
 
 
-def test_ten_thousand_questions_bring_fewer_bytes_back_than_they_cost(target):
-    """All that leaves the root's card counts: answers, dials to the address in the beacon, and its own beacons meanwhile."""
-    silence(target)
-    eve = Member("amplifier")
-    received, sent = target.card()
-    with throwing(target) as throw:
-        for _ in range(50):          # half with invented senders, which the root would have to dial
-            throw(*(eve.beacon(answer=True, name="", port=5000) for _ in range(100)))
-            throw(*(eve.beacon(answer=True, name="", port=5000, sender=os.urandom(32)) for _ in range(100)))
-            target.look()
-    time.sleep(limits.HANDSHAKE_DEADLINE)      # what is still to come for them
-    after = target.card()
-    assert after[0] - received > 10_000 * 150
-    assert (after[1] - sent) / (after[0] - received) < 0.1
-
-
 def test_each_beacon_in_anothers_name_costs_the_other_one_dial_at_most(target):
     """A victim whose port refuses is not dialled again and again on the word of one datagram."""
     source = target.sources[2]
@@ -108,6 +92,22 @@ def test_each_beacon_in_anothers_name_costs_the_other_one_dial_at_most(target):
         time.sleep(3.0)
     mine = target.card()
     assert (mine[1] - sent) / (mine[0] - received) < 1.0
+
+
+def test_ten_thousand_questions_bring_fewer_bytes_back_than_they_cost(target):
+    """All that leaves the root's card counts: answers, dials to the address in the beacon, and its own beacons meanwhile."""
+    silence(target)                 # after the tests above: what waits to be dialled goes on for some seconds
+    eve = Member("amplifier")
+    received, sent = target.card()
+    with throwing(target) as throw:
+        for _ in range(50):          # half with invented senders, which the root would have to dial
+            throw(*(eve.beacon(answer=True, name="", port=5000) for _ in range(100)))
+            throw(*(eve.beacon(answer=True, name="", port=5000, sender=os.urandom(32)) for _ in range(100)))
+            target.look()
+    time.sleep(2 * limits.DIAL_GIVES_WAY)      # what is still to come for them
+    after = target.card()
+    assert after[0] - received > 10_000 * 150
+    assert (after[1] - sent) / (after[0] - received) < 0.1
 
 
 def test_a_thousand_invented_nodes_take_neither_descriptors_nor_time_from_friends(target):

@@ -110,9 +110,13 @@ def publisher(target):
     publisher.line.close()
 
 
-def sync(target, name):
-    """What `sync NAME` says and its exit code, once the offer is known."""
+def known(target, name):
+    """Waits until the offer is known."""
     wait_until(lambda: name in {row["name"] for row in target.json("apps")}, 10.0, f"the offer of {name}")
+
+
+def sync(target, name):
+    """What `sync NAME` says and its exit code."""
     done = target.p2p("sync", name)
     assert "\x1b" not in done.stdout + done.stderr and len(done.stderr.splitlines()) <= 1, done.stderr
     return done.returncode, done.stderr
@@ -126,6 +130,7 @@ def everything(target):
 def test_an_honest_application_of_the_same_publisher_is_installed(target, publisher):
     """The twin of all that follow."""
     publisher.offer("good", tree("lib/x.py"))
+    known(target, "good")
     assert sync(target, "good")[0] == 0
     assert (target.home / "apps" / "good").is_dir()
 
@@ -133,10 +138,11 @@ def test_an_honest_application_of_the_same_publisher_is_installed(target, publis
 def test_no_hostile_manifest_is_taken_and_nothing_lands_outside(target, publisher):
     for number, case in enumerate(MANIFESTS):
         publisher.offer(f"bad{number}", MANIFESTS[case])
+    publisher.offer("bad-hash", tree(), version=os.urandom(32))
+    known(target, "bad-hash")                      # and with the last of them the others
     for number, case in enumerate(MANIFESTS):
         code, said = sync(target, f"bad{number}")
         assert code != 0 and said, case
-    publisher.offer("bad-hash", tree(), version=os.urandom(32))
     assert sync(target, "bad-hash")[0] != 0
     assert everything(target) == [] and not os.path.exists("/tmp/escape")
 
@@ -147,6 +153,7 @@ def test_wrong_bytes_in_any_block_are_noticed_and_not_installed(target, publishe
         digest = hashlib.sha256(data).digest()
         publisher.contents[digest], publisher.block = data, BLOCKS[case]
         publisher.offer(f"bad{number}-blocks", tree(f"{number}.py", size=len(data), digest=digest))
+        known(target, f"bad{number}-blocks")
         code, said = sync(target, f"bad{number}-blocks")
         assert code != 0 and said, case
     assert [path for path in (target.home / "apps").glob("bad*")] == []
