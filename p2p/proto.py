@@ -136,8 +136,8 @@ ANSWER = message(
 READY = message(
     0x32, "READY", "The instance on the sender's node listens on this port.", ("session", u64), ("port", u16))
 ROSTER = message(
-    0x33, "ROSTER", "Who takes part, and how far each has come: all, or those of whom there is news. From the host to all, from a root to its "
-    "instance.",
+    0x33, "ROSTER", "Who takes part, and how far each has come: all, or those of whom there is news. From the host to all, from a root to "
+    "its instance.",
     ("session", u64), ("members", several(Member, 256)))
 FINISHED = message(
     0x34, "FINISHED", "The instance on the sender's node has ended with this exit code (negative: a signal).",
