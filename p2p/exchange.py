@@ -5,7 +5,7 @@ deadline has passed: an answer that comes later finds nobody and is dropped.
 """
 
 from . import limits, proto
-from .errors import LinkDown, PeerError, Refusal, UserError
+from .errors import LinkDown, P2PError, PeerError, Refusal, UserError
 from .tasks import Future
 
 
@@ -89,6 +89,8 @@ class Exchange:
         elif isinstance(error, Refusal):
             connection.refuse(message.number, request, error.code, str(error))
         else:
+            if not isinstance(error, P2PError):      # to look at the error was to take notice of it
+                connection.loop.report("answering a request failed", error)
             connection.refuse(message.number, request, proto.FAILED, str(error) if isinstance(error, UserError) else "it failed there")
 
     # -- the end

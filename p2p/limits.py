@@ -51,6 +51,7 @@ HINT_TRIES = 3                    # dials of a hinted address where something li
 REFUSALS = 2                      # refused dials after an EOF that make a node dead
 
 VIEW_EVERY = 1.0                  # s between two looks whether the own view has changed and must be told
+VIEW_QUESTIONS = 3                # in each of these: one answer mostly says all, and each is as long as the table
 VIEW_PAUSE = 5.0                  # s between two questions to one peer whose view differs
 VIEW_AGAIN = 60.0                 # s between two where both views are still what they were at the first
 PING_EVERY = 10.0                 # s between two measured round trips on a link

@@ -38,6 +38,7 @@ class Neighbours:
         self._told_view = None
         self._sayings, self._tidings = Budget(*SAYINGS), Budget(*TIDINGS)
         self._unknown, self._clones = Budget(*UNKNOWN), Budget(*CLONES)
+        self._questions = Budget(limits.VIEW_QUESTIONS, limits.VIEW_QUESTIONS, limits.VIEW_EVERY)
         self._timers = []
         self.on_gone = []                 # callables(member): dead, departed, or started anew
         self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
@@ -197,7 +198,7 @@ class Neighbours:
                 continue
             asked, difference = self._asked.get(connection.peer_id, (-limits.VIEW_AGAIN, None))
             # Some see others than we do for hours, where not everybody reaches everybody: asking again brings nothing new
-            if now - asked >= (limits.VIEW_PAUSE if difference != (theirs, view) else limits.VIEW_AGAIN):
+            if now - asked >= (limits.VIEW_PAUSE if difference != (theirs, view) else limits.VIEW_AGAIN) and self._questions.take(now):
                 self._asked[connection.peer_id] = now, (theirs, view)
                 self._loop.start(self.ask_view(connection))
 

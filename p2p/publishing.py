@@ -12,6 +12,7 @@ from .layout import Counters, Me, Network, Node, Snapshot
 from .state import remove_stale
 
 NAME_FILE = "state-name"
+RECOUNT = 1.0             # s; to sum up the traffic of a hundred links for each change costs more than the change
 
 
 class Publisher:
@@ -22,6 +23,7 @@ class Publisher:
         self._loop = node.loop
         self._timer = None
         self._idle = None
+        self._counted, self._counted_at = None, 0.0
         path = node.path(NAME_FILE)
         if node.disk.exists(path):
             remove_stale(node.disk.read_bytes(path, 256).decode("ascii", "replace").strip())
@@ -83,6 +85,14 @@ class Publisher:
                     0.0 if member.is_self or connection else float(int(seen)))
 
     def _counters(self):
+        loop = self._loop
+        if self._counted is not None and loop.now() - self._counted_at < RECOUNT:
+            return self._counted
+        self._counted_at = loop.now()
+        self._counted = self._count()
+        return self._counted
+
+    def _count(self):
         node, loop = self._node, self._loop
         tcp, udp = node.traffic(), node.broadcaster.traffic
         return Counters(loop.wall(), loop.turns, int(loop.busy_s * 1e6), int(loop.worst_s * 1e6), tcp.in_bytes, tcp.out_bytes,
