@@ -46,7 +46,7 @@ class Publisher:
 
     def catch_up(self):
         """Write now what is due: an application that starts finds at least what its root knew at that moment."""
-        if self._timer is not None:
+        if self._timer is not None and self._writer:
             self._publish()
 
     def _publish(self):

@@ -307,6 +307,13 @@ def test_nothing_is_written_into_a_home_that_was_given_back(bed):
     assert not path.exists()
 
 
+def test_a_job_that_would_start_while_its_node_stops_finds_no_table_to_write(bed):
+    node = bed.start("ann")
+    node.publisher.due()
+    bed.do(node.stop("enough"))
+    node.publisher.catch_up()          # by a session whose files came just now: the simulation's seed 871615733
+
+
 def test_a_shell_that_cannot_show_a_notice_does_not_stop_what_it_was_about(bed):
     ann = bed.start("ann")
 

@@ -123,7 +123,8 @@ def test_twenty_of_twenty_friends_get_in_while_it_lasts_and_are_served(target, a
             wait_until(lambda: target.look() or all(friend.rounds for friend in friends), 40.0, "20 of 20 friends",
                        lambda: f"{sum(friend.rounds > 0 for friend in friends)} are in; {[friend.failure for friend in friends]}")
             once = [friend.rounds for friend in friends]
-            wait_until(lambda: all(friend.rounds > before for friend, before in zip(friends, once)), 10.0, "all to be served at the same time")
+            wait_until(lambda: all(friend.rounds > before for friend, before in zip(friends, once)), 10.0,
+                       "all to be served at the same time")
             alive = {row["id"] for row in target.nodes().values() if row["state"] == "alive"}
             assert {friend.member.text for friend in friends} <= alive
         finally:

@@ -63,6 +63,8 @@ class Faults:
             self._repair(host)
 
     def _repair(self, host):
+        if host.node is not None:
+            vars(host.node.offers.store).pop("read_block", None)      # an end of its lies
         host.disk.is_full = False
         host.disk.crash_in = None
         if host.node is None:
@@ -154,6 +156,24 @@ class Faults:
         host.disk.is_full = False
         host.disturbed = self.world.now
 
+    def lie(self, host):
+        """What it serves of files is wrong, too short or too long."""
+        store, chance = host.node.offers.store, self.world.chance(f"lies of {host.name} at {self.world.now!r}")
+        if "read_block" in vars(store):
+            return
+        honest = store.read_block
+
+        def read_block(digest, offset, length):
+            data = honest(digest, offset, length)
+            if not data:
+                return data
+            at = chance.randrange(len(data))
+            self.world.note(f"{host.name} serves a lie")
+            return chance.choice((data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1:], (data + b"more")[:length]))
+        store.read_block = read_block
+        self._tell(host, "lies about its files")
+        self._later(10.0, 120.0, vars(store).pop, "read_block", None)
+
     # -- the network
 
     def cut(self, host):
@@ -237,4 +257,4 @@ class Faults:
 
 
 KINDS = {name: getattr(Faults, name) for name in (
-    "kill power leave wipe crash pause clock full cut halfopen partition oneway datagrams forge").split()}
+    "kill power leave wipe crash pause clock full lie cut halfopen partition oneway datagrams forge").split()}
