@@ -43,7 +43,7 @@ class Broadcaster:
         self._answered = {}
         self._own = deque(maxlen=OWN)      # MACs of what was sent last
         self._opener = Opener(networks.by_tag)
-        self._interfaces = []
+        self.interfaces = []               # as the last look found them
         self._endpoints = []
         self._private4 = self._open("0.0.0.0", 0)
         self._shared4 = self._open("0.0.0.0", port, shared=True)
@@ -73,9 +73,9 @@ class Broadcaster:
 
     def _look(self):
         interfaces = self._loop.interfaces()
-        if self._interfaces and interfaces != self._interfaces:
+        if self.interfaces and interfaces != self.interfaces:
             self._loop.call_soon(self.beacon, True)       # a cable, an address: who is there now?
-        self._interfaces = interfaces
+        self.interfaces = interfaces
         if self._shared6:
             self._shared6.forget({interface.index for interface in interfaces})
             self._shared6.join([(GROUP, interface.index) for interface in interfaces])
@@ -100,7 +100,7 @@ class Broadcaster:
         return data
 
     def _destinations(self):
-        for interface in self._interfaces:
+        for interface in self.interfaces:
             if self._private4:
                 if interface.is_loopback:
                     yield self._private4, (LOOPBACK_BROADCAST, self._port)
@@ -157,4 +157,4 @@ class Broadcaster:
             endpoint.close()
         self._endpoints = []
         self._private4 = self._shared4 = self._private6 = self._shared6 = None
-        self._interfaces = []
+        self.interfaces = []

@@ -81,12 +81,19 @@ def is_nearby(address: str, interfaces) -> bool:
 
 
 def _is_nearby4(raw, interfaces):
-    subnets = [(address.host, address.prefix) for interface in interfaces for address in interface.addresses]
-    return any(_same_subnet(raw, socket.inet_pton(socket.AF_INET, host), prefix) for host, prefix in (*PRIVATE, *subnets))
+    number = int.from_bytes(raw, "big")
+    for private, spare in _PRIVATE:
+        if (number ^ private) >> spare == 0:
+            return True
+    return any((number ^ _number4(address.host)) >> 32 - address.prefix == 0
+               for interface in interfaces for address in interface.addresses)
 
 
-def _same_subnet(one, other, prefix):
-    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")) >> (32 - prefix) == 0
+def _number4(host):
+    return int.from_bytes(socket.inet_pton(socket.AF_INET, host), "big")
+
+
+_PRIVATE = [(_number4(host), 32 - prefix) for host, prefix in PRIVATE]
 
 
 def _build(links, rows):

@@ -143,6 +143,11 @@ class Membership:
             member.crowded = 0
             self._keep(member, tag, first=(host, port))
 
+    def is_no_news(self, node_id, nonce):
+        """Would `heard` change nothing, since it is alive and was not started anew? Asked of each beacon."""
+        member = self._members.get(node_id)
+        return member is not None and member.state == ALIVE and nonce == member.nonce
+
     def linked(self, node_id, name, version, nonce, host, port, tag, now):
         """A connection with it is ready: it is alive and is who it is. The strongest evidence there is."""
         member = self._member(node_id, name, now, evict_verified=True)

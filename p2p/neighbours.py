@@ -38,7 +38,6 @@ class Neighbours:
         self._told_view = None
         self._sayings, self._tidings = Budget(*SAYINGS), Budget(*TIDINGS)
         self._unknown, self._clones = Budget(*UNKNOWN), Budget(*CLONES)
-        self._questions = Budget(limits.VIEW_QUESTIONS, limits.VIEW_QUESTIONS, limits.VIEW_EVERY)
         self._timers = []
         self.on_gone = []                 # callables(member): dead, departed, or started anew
         self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
@@ -63,10 +62,12 @@ class Neighbours:
 
     def heard(self, sender, network, beacon, host):
         """A beacon with a right MAC."""
+        if self.table.is_no_news(sender, beacon.nonce):
+            return
         now = self._loop.now()
         if self.table.get(sender) is None and not self._unknown.take(now, host):
             return                   # whoever is really there says so again
-        if is_nearby(host, self._loop.interfaces()):
+        if is_nearby(host, self._node.interfaces()):
             self.table.heard(sender, node_name(beacon.name), host, beacon.port, beacon.nonce, network.tag, now)
             self.act()
 
@@ -83,8 +84,9 @@ class Neighbours:
         member = self.table.get(member_id)
         if member is None:
             return
+        interfaces = self._node.interfaces()
         for other in hello.addresses:
-            if hello.port and is_nearby(other, self._loop.interfaces()):
+            if hello.port and is_nearby(other, interfaces):
                 member.add_address(clean(other), hello.port, is_proven=False)
         if not member.first_seen_wall:
             member.first_seen_wall = self._loop.wall()
@@ -192,14 +194,10 @@ class Neighbours:
             for connection in links:
                 connection.send(proto.VIEW, view=view)
         now = self._loop.now()
-        for connection in links:
-            theirs = self._views.get(connection.peer_id, view)
-            if theirs == view:
-                continue
-            asked, difference = self._asked.get(connection.peer_id, (-limits.VIEW_AGAIN, None))
-            # Some see others than we do for hours, where not everybody reaches everybody: asking again brings nothing new
-            if now - asked >= (limits.VIEW_PAUSE if difference != (theirs, view) else limits.VIEW_AGAIN) and self._questions.take(now):
-                self._asked[connection.peer_id] = now, (theirs, view)
+        for peer_id in whom_to_ask(self._views, view, self._asked, now):
+            connection = self._node.link(peer_id)
+            if connection is not None:
+                self._asked[peer_id] = now, (self._views[peer_id], view)
                 self._loop.start(self.ask_view(connection))
 
     def _on_view(self, connection, view):
@@ -211,7 +209,7 @@ class Neighbours:
             answer = await connection.request(proto.NODES)
         except (LinkDown, Refusal):
             return
-        interfaces = self._loop.interfaces()
+        interfaces = self._node.interfaces()
         for row in answer.nodes:
             if row.state != _KINDS_BY_STATE[membership.ALIVE]:
                 continue
@@ -338,6 +336,23 @@ class Neighbours:
             self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
         except P2PError as error:
             self._node.log.write("disk", str(error))
+
+
+def whom_to_ask(views, mine, asked, now):
+    """IDs of peers that see others than we do and are to be asked whom. `views`: ID -> what it sees; `asked`: ID -> (when, the two views).
+
+    Who sees the same is not asked at the same time: among fifty, each newcomer would cost each of them fifty tables of fifty rows.
+    """
+    busy = {difference for when, difference in asked.values() if now - when < limits.VIEW_PAUSE}
+    found = {}
+    for peer_id, theirs in views.items():
+        if theirs == mine or (theirs, mine) in busy:
+            continue
+        when, difference = asked.get(peer_id, (-limits.VIEW_AGAIN, None))
+        # Some see others than we do for hours, where not everybody reaches everybody: asking again brings nothing new
+        if now - when >= (limits.VIEW_PAUSE if difference != (theirs, mine) else limits.VIEW_AGAIN):
+            found[theirs] = min(found.get(theirs, (when, peer_id)), (when, peer_id))
+    return [peer_id for _, peer_id in sorted(found.values())[:limits.VIEW_QUESTIONS]]
 
 
 def node_name(foreign):

@@ -300,6 +300,10 @@ class Node:
         finally:
             self.turns.leave(connection)
 
+    def interfaces(self):
+        """The network interfaces of the last few seconds: each beacon is held against them, and to ask the system costs two calls."""
+        return self.broadcaster.interfaces or self.loop.interfaces()
+
     def link(self, node_id):
         """The ready connection with a node, or None."""
         connection = self.links.get(node_id)

@@ -15,6 +15,7 @@ from . import limits, proto
 from .budget import Budget
 from .codec import Record, as_dict
 from .errors import P2PError, PeerError, Refusal, UserError
+from .fanout import Fanout
 from .sync.catalogue import Catalogue, Offer
 from .sync.manifest import app_name_fault, check_app_name
 from .sync.store import Store
@@ -46,6 +47,8 @@ class Offers:
         self._signatures = Budget(*SIGNATURES)
         self._to_verify = {}          # who told -> offers whose signature is not yet checked
         self._bringing = {}           # (name, version) -> Future of the folder
+        self._fanout = Fanout(node.loop)
+        self._packed = {}             # tag of a network -> (the catalogue's edition, what is told of it)
         self._bundled = {}            # name -> Manifest of what ships with the framework
         self.store = Store(node.home, node.disk)
         self.catalogue = Catalogue(self._me)
@@ -72,7 +75,18 @@ class Offers:
 
     def greet(self, connection):
         """A new link: tell it everything."""
-        connection.send(proto.CATALOGUE, **self._everything(connection.channel.tag))
+        self._tell([connection])
+
+    def _tell(self, connections):
+        """Everything, packed once for each network: it is the same for all in it."""
+        for tag in self._node.networks.tags:
+            members = [connection for connection in connections if connection.channel.tag == tag and connection.is_ready]
+            if members:
+                edition, body = self._packed.get(tag, (None, b""))
+                if edition != self.catalogue.edition:
+                    body = proto.CATALOGUE.pack(**self._everything(tag))
+                    self._packed[tag] = self.catalogue.edition, body
+                self._fanout.post(members, proto.CATALOGUE.word, body)
 
     def _everything(self, tag):
         """What the members of one network may hear: its offers, and which of those versions are here; nothing else that is here."""
@@ -100,8 +114,7 @@ class Offers:
 
     def _tell_all(self):
         self._due = None
-        for connection in self._node.links:
-            self.greet(connection)
+        self._tell(list(self._node.links))
         self._save()
 
     def _save(self):

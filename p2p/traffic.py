@@ -17,7 +17,7 @@ class Traffic:
     @property
     def in_messages(self):
         """How many came."""
-        return sum(came for came, _ in self.kinds.values())
+        return sum([came for came, _ in self.kinds.values()])
 
     def add(self, other):
         """Add another's counts to these."""

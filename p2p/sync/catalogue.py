@@ -109,6 +109,7 @@ class Catalogue:
         self._held = {}             # node ID -> sorted (name, version)
         self._holders = {}          # (name, version) -> {node ID: None}
         self._holdings = 0
+        self.edition = 0            # another one whenever offers or this node's own holdings have changed
 
     # -- offers
 
@@ -133,6 +134,7 @@ class Catalogue:
             self._published.setdefault(offer.publisher_id, {})[key] = None
         self._offers[key] = offer
         self._lowest = None
+        self.edition += 1
         return True
 
     def offers(self, networks=None) -> list:
@@ -180,6 +182,7 @@ class Catalogue:
             room = max(0, limits.MAX_HOLDINGS - self._holdings)
             kept = kept[:min(room, limits.MAX_HOLDINGS_NODE)]
         self._held[node_id] = kept
+        self.edition += node_id == self._me
         self._holdings += len(kept)
         for pair in kept:
             self._holders.setdefault(pair, {})[node_id] = None
