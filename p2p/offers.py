@@ -128,10 +128,11 @@ class Offers:
     def _on_catalogue(self, connection, told):
         if self._node.links.get(connection.peer_id) is not connection:
             return                    # all is said again on the link, and what comes late here is old
-        if any(app_name_fault(row.name) for row in told.holdings + told.offers):
+        rows = [row for row in told.offers if not self.catalogue.is_known(row.signature)]
+        if any(app_name_fault(row.name) for row in told.holdings + rows):
             raise PeerError("its catalogue has a name that no application may have", "name")
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
-        fresh = [offer for offer in (Offer(**as_dict(row)) for row in told.offers) if self.catalogue.is_news(offer)]
+        fresh = [offer for offer in (Offer(**as_dict(row)) for row in rows) if self.catalogue.is_news(offer)]
         if fresh:
             waiting = connection.peer_id in self._to_verify
             self._to_verify[connection.peer_id] = fresh       # the newest catalogue replaces what it said before

@@ -213,3 +213,23 @@ def test_a_full_table_is_not_looked_through_for_each_offer_of_a_message(monkeypa
     monkeypatch.setattr(Catalogue, "_rank", lambda self, offer: looked_at.append(offer) or rank(self, offer))
     assert not any(catalogue.is_news(offered(number, name="more")) for number in range(2000, 2100))
     assert len(looked_at) == limits.MAX_OFFERS + 100
+
+
+def test_the_very_same_offer_is_known_by_its_signature_until_another_takes_its_place():
+    catalogue = Catalogue()
+    first, second = (Offer.signed(ANN, "chat", V1, serial, "lan", 3, 10) for serial in (1, 2))
+    assert not catalogue.is_known(first.signature)
+    editions = [catalogue.edition]
+    for known in (first, second):
+        catalogue.add(known)
+        editions.append(catalogue.edition)
+    assert catalogue.is_known(second.signature) and not catalogue.is_known(first.signature)
+    assert len(set(editions)) == 3 and not catalogue.add(first) and catalogue.edition == editions[-1]
+
+
+def test_what_others_hold_is_not_told_again_and_what_this_node_holds_is():
+    catalogue = Catalogue(bytes(32))
+    catalogue.holds(b"b" * 32, [("chat", bytes(32))])
+    assert catalogue.edition == 0
+    catalogue.holds(bytes(32), [("chat", bytes(32))])
+    assert catalogue.edition == 1

@@ -1,6 +1,7 @@
 """Whole nodes in one process, over real sockets on loopback: meeting, leaving, dying, and what a role may ask."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from p2p import limits, proto
 from p2p.client import Client
 from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
+from p2p.neighbours import ASKED_AT_ONCE, whom_to_ask
 from p2p.node import Node
 from p2p.verbs.people import node_rows
 from tests.bench import Bench
@@ -324,6 +326,33 @@ def test_a_shell_that_cannot_show_a_notice_does_not_stop_what_it_was_about(bed):
     bed.meet()
     assert any(name == "ann" and "is here" in text for name, text in bed.notices)
     bed.events.clear()
+
+
+def test_of_those_who_see_the_same_one_is_asked_at_a_time_and_each_in_the_end():
+    views = {b"mine": 7, **{bytes([number]): 8 for number in range(20)}}
+    asked = {}
+    for second in range(0, 200, 5):
+        for peer in whom_to_ask(views, 7, asked, float(second)):
+            assert all(float(second) - when >= limits.VIEW_PAUSE for when, _ in asked.values())
+            asked[peer] = float(second), (views[peer], 7)
+    assert len(asked) == 20                       # so a peer that lies about what it sees hides nobody
+    many = {bytes([number]): number for number in range(50)}
+    assert len(whom_to_ask(many, 7, {}, 0.0)) == ASKED_AT_ONCE
+
+
+def test_beacons_of_the_living_cost_no_look_at_the_system(bed, monkeypatch):
+    ann = bed.start("ann")
+    bed.start("bob")
+    bed.meet()
+    calls = []
+    monkeypatch.setattr(bed.loop, "interfaces", lambda: calls.append(1) or [])
+    bob = next(member for member in ann.neighbours.table if not member.is_self)
+    assert ann.neighbours.table.is_no_news(bob.id, bob.nonce) and not ann.neighbours.table.is_no_news(bob.id, bob.nonce + 1)
+    beacon = SimpleNamespace(name="bob", port=9, nonce=bob.nonce, answer=False)
+    for _ in range(50):
+        ann.neighbours.heard(bob.id, ann.networks.all()[0], beacon, "127.0.0.1")
+        ann.neighbours.heard(bytes(32), ann.networks.all()[0], beacon, "127.0.0.1")
+    assert not calls
 
 
 def test_views_that_differ_for_good_are_asked_about_ever_more_rarely(bed, monkeypatch):

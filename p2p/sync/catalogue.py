@@ -104,6 +104,7 @@ class Catalogue:
         self._me = me
         self._offers = {}           # (name, publisher ID, network) -> Offer
         self.pins = {}              # name -> ID of the publisher from whom it was installed
+        self._signatures = set()    # of all of them
         self._published = {}        # publisher ID -> {key of _offers: None}
         self._lowest = None         # the lowest rank among _offers; None: to be looked up
         self._held = {}             # node ID -> sorted (name, version)
@@ -122,6 +123,10 @@ class Catalogue:
             return offer.age > known.age
         return self._place_for(offer) is not False
 
+    def is_known(self, signature: bytes) -> bool:
+        """Is the offer with this signature in the table? Asked first: whoever tells of one offer tells of all others again."""
+        return signature in self._signatures
+
     def add(self, offer: Offer) -> bool:
         """Take an offer whose signature was checked. False where it is no news or there is no room for it."""
         if not self.is_news(offer):
@@ -132,7 +137,10 @@ class Catalogue:
             if victim is not None:
                 self._drop(victim)
             self._published.setdefault(offer.publisher_id, {})[key] = None
+        else:
+            self._signatures.discard(self._offers[key].signature)
         self._offers[key] = offer
+        self._signatures.add(offer.signature)
         self._lowest = None
         self.edition += 1
         return True
@@ -243,6 +251,7 @@ class Catalogue:
 
     def _drop(self, key):
         offer = self._offers.pop(key)
+        self._signatures.discard(offer.signature)
         del self._published[offer.publisher_id][key]
         if not self._published[offer.publisher_id]:
             del self._published[offer.publisher_id]
