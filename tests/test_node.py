@@ -9,7 +9,7 @@ from p2p import limits, proto
 from p2p.client import Client
 from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
-from p2p.neighbours import ASKED_AT_ONCE, whom_to_ask
+from p2p.neighbours import whom_to_ask
 from p2p.node import Node
 from p2p.verbs.people import node_rows
 from tests.bench import Bench
@@ -337,7 +337,7 @@ def test_of_those_who_see_the_same_one_is_asked_at_a_time_and_each_in_the_end():
             asked[peer] = float(second), (views[peer], 7)
     assert len(asked) == 20                       # so a peer that lies about what it sees hides nobody
     many = {bytes([number]): number for number in range(50)}
-    assert len(whom_to_ask(many, 7, {}, 0.0)) == ASKED_AT_ONCE
+    assert len(whom_to_ask(many, 7, {}, 0.0)) == limits.VIEW_QUESTIONS
 
 
 def test_beacons_of_the_living_cost_no_look_at_the_system(bed, monkeypatch):
