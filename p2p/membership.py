@@ -91,6 +91,7 @@ class Membership:
         self.me.nonce = nonce
         self._members = {me: self.me}
         self._effects = []
+        self._view = None              # as `view` gave it last, until somebody comes or goes
 
     def __iter__(self):
         return iter(list(self._members.values()))
@@ -105,8 +106,10 @@ class Membership:
 
     def view(self):
         """A digest of who is alive, the same on every node that sees the same (u64)."""
-        ids = sorted(member.id for member in self._members.values() if member.state == ALIVE)
-        return int.from_bytes(hashlib.sha256(b"".join(ids)).digest()[:8], "little")
+        if self._view is None:         # each beacon and each HELLO tells it
+            ids = sorted(member.id for member in self._members.values() if member.state == ALIVE)
+            self._view = int.from_bytes(hashlib.sha256(b"".join(ids)).digest()[:8], "little")
+        return self._view
 
     # -- evidence
 
@@ -252,6 +255,7 @@ class Membership:
     def _forget(self, member):
         self._release(member)
         del self._members[member.id]
+        self._view = None
         self._effects.append(Changed(member, member.state, None))
 
     def _happened(self, member, event, now):
@@ -259,6 +263,7 @@ class Membership:
         if after is None:
             return
         before, member.state, member.since = member.state, after, now
+        self._view = None
         self._effects.append(Changed(member, before, after))
 
     def _keep(self, member, tag, first=None):

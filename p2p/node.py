@@ -209,7 +209,7 @@ class Node:
     def greeting(self, connection):
         """This node's HELLO."""
         local = connection.channel.is_loopback
-        hosts = [address.host for interface in self.loop.interfaces() for address in interface.addresses
+        hosts = [address.host for interface in self.interfaces() for address in interface.addresses
                  if local or not interface.is_loopback]
         return {"role": proto.NODE, "name": self.name, "version": self.version, "nonce": self.nonce, "port": self.port,
                 "abilities": 0, "networks": self.networks.tags, "addresses": hosts[:limits.MAX_ADDRESSES],
@@ -286,7 +286,7 @@ class Node:
             port = connection.channel.address[1] if connection.channel.outgoing else connection.hello.port
             return connection.channel.address[0], port
         if member.is_self:
-            hosts = [address.host for interface in self.loop.interfaces() if not interface.is_loopback
+            hosts = [address.host for interface in self.interfaces() if not interface.is_loopback
                      for address in interface.addresses]
             return (hosts + ["127.0.0.1"])[0], self.port
         return member.addresses[0] if member.addresses else None

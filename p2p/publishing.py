@@ -71,18 +71,23 @@ class Publisher:
             tuple(Network(network.name, network.tag, sum(network.tag in member.networks for member in members))
                   for network in networks),
             sessions, jobs,
-            tuple(self._row(member, bits) for member in members))
+            self._rows(members, bits))
 
-    def _row(self, member, bits):
-        connection = self._node.links.get(member.id)
-        host, port = (self._node.address_of(member) or ("", 0))
-        traffic = connection.traffic if connection else None
-        seen = self._loop.wall() - (self._loop.now() - member.last_seen)
-        # Whole seconds: a row that has not changed is not packed again.
-        return Node(member.id, member.name, host, port, sum(bits.get(tag, 0) for tag in member.networks), member.state,
-                    member.verified, int((member.rtt_s or 0) * 1e6), traffic.in_bytes if traffic else 0,
-                    traffic.out_bytes if traffic else 0, float(int(member.first_seen_wall)),
-                    0.0 if member.is_self or connection else float(int(seen)))
+    def _rows(self, members, bits):
+        link, address_of, rows = self._node.links.get, self._node.address_of, []
+        age = self._loop.wall() - self._loop.now()       # of the loop's clock
+        for member in members:
+            connection = link(member.id)
+            host, port = address_of(member) or ("", 0)
+            came, went = (connection.traffic.in_bytes, connection.traffic.out_bytes) if connection else (0, 0)
+            networks = 0
+            for tag in member.networks:
+                networks += bits.get(tag, 0)
+            # Whole seconds: a row that has not changed is not packed again.
+            seen = 0.0 if member.is_self or connection else float(int(age + member.last_seen))
+            rows.append(Node(member.id, member.name, host, port, networks, member.state, member.verified,
+                             int((member.rtt_s or 0) * 1e6), came, went, float(int(member.first_seen_wall)), seen))
+        return tuple(rows)
 
     def _counters(self):
         loop = self._loop

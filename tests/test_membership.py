@@ -176,6 +176,8 @@ def test_the_view_is_the_same_for_the_same_living_and_changes_with_them(table):
     assert table.view() == other.view()
     table.unlinked(BOB, "silent", 2.0)
     assert table.view() != other.view()
+    link(table, 3.0)
+    assert table.view() == other.view()
 
 
 @pytest.mark.parametrize("kind, dials", [("refused", 1), ("timeout", 1), ("unreachable", 1), ("protocol", 1), ("eof", limits.HINT_TRIES)])

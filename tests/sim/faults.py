@@ -26,6 +26,7 @@ class Faults:
         self.names = sorted(names)
         self.counts = {}
         self.is_calm = True
+        self.before_storm = lambda: None
         self._chance = world.chance("faults")
         self._forger = None
 
@@ -42,6 +43,7 @@ class Faults:
     def _storm(self):
         if not self.names:
             return
+        self.before_storm()
         self.is_calm = False
         length = self._chance.uniform(*STORM)
         self.world.tell(f"storm for {length:.0f} s")

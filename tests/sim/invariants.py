@@ -1,4 +1,4 @@
-"""What must hold at every moment, looked at each virtual second.
+"""What must hold at every moment, looked at each virtual second; tables of more than ten computers in turn, and all before each storm.
 
 identity   who is in a table as verified is who has that key, at the address where it lives
 agreement  two that can talk see each other within AGREED; who has ended is alive nowhere after MISSED
@@ -25,6 +25,7 @@ from .world import Broken
 
 FINAL = (sessions.EXITED, sessions.DENIED, sessions.EXPIRED, sessions.UNREACHABLE, sessions.FAILED)
 CANNOT_START = 127
+AT_ONCE = 10                 # computers whose tables are looked at each second; those of all before each storm and at the end
 
 
 class Invariants:
@@ -50,9 +51,18 @@ class Invariants:
     def _look(self):
         self.world.add(1.0, self._look)
         self._looked += 1
+        self._look_at(AT_ONCE)
+
+    def look_at_all(self):
+        """At everybody and everything, as before the next storm."""
+        self._look_at(len(self.world.hosts))
+
+    def _look_at(self, most):
         up = [host for host in self.world.hosts if host.is_up]
-        self.identity(up)
-        self.agreement(up)
+        turns = max(1, -(-len(up) // most))          # each compares itself with all others: of many some, in turn
+        some = up[self._looked % turns::turns]
+        self.identity(some)
+        self.agreement(some, up)
         self.whole()
         self.exits(up)
         if self._too_many:
@@ -65,10 +75,10 @@ class Invariants:
 
     # -- who is who
 
-    def identity(self, up):
+    def identity(self, hosts):
         """Nobody is in a table under another's ID."""
         truth = self.world.identities
-        for host in up:
+        for host in hosts:
             for connection in host.node.links:
                 other = connection.channel.other.loop.host
                 if truth.get(connection.peer_id) is not other:
@@ -84,10 +94,10 @@ class Invariants:
 
     # -- who sees whom
 
-    def agreement(self, up):
+    def agreement(self, hosts, up):
         """Everybody sees whom he can talk to, and nobody who has ended."""
         now = self.world.now
-        for host in up:
+        for host in hosts:
             table = host.node.neighbours.table
             for member in table:
                 if member.state == ALIVE and not member.is_self:

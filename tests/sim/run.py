@@ -16,6 +16,7 @@ class Simulation:
         self.network = Network(self.world)
         self.faults = Faults(self.world, self.network, faults)
         self.invariants = Invariants(self.world, self.network)
+        self.faults.before_storm = self.invariants.look_at_all
         chance = self.world.chance("start")
         for number in range(1, nodes + 1):
             host = Host(self.world, self.network, number)
@@ -36,6 +37,7 @@ class Simulation:
         for host in self.hosts:
             host.is_eager = False
         self.world.run(quiet)
+        self.invariants.look_at_all()
 
     def summary(self):
         """What it did, in lines."""
