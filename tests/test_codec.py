@@ -8,8 +8,9 @@ import pytest
 
 from p2p import limits, proto
 from p2p.codec import (
-    ERROR, HEADER, HEADER_SIZE, MAGIC, RESPONSE, VERSION, Decoder, Fields, Fixed, Flag, Number, Sized, as_dict, check_word, frame)
+    ERROR, HEADER, MAGIC, RESPONSE, Decoder, Fields, Fixed, Flag, Number, Sized, as_dict, check_word, frame)
 from p2p.errors import PeerError
+from tests.twin import slow_decode
 
 
 def example(kind, dice):
@@ -98,22 +99,6 @@ def test_what_we_send_ourselves_beyond_a_bound_is_an_assertion():
         proto.SAY.pack(text="x" * (limits.MAX_LINE + 1))
     with pytest.raises(AssertionError, match="no field colour"):
         proto.SAY.pack(text="x", colour=1)
-
-
-def slow_decode(stream, most=limits.MAX_BODY):
-    """The decoder's obviously correct twin: a byte at a time."""
-    frames, buffer = [], bytearray()
-    for byte in stream:
-        buffer.append(byte)
-        if len(buffer) < HEADER_SIZE:
-            continue
-        magic, version, flags, number, spare, request, length = HEADER.unpack_from(buffer)
-        if magic != MAGIC or version != VERSION or length > most:
-            return frames, "error"
-        if len(buffer) == HEADER_SIZE + length:
-            frames.append(((flags, number, spare), request, bytes(buffer[HEADER_SIZE:])))
-            buffer.clear()
-    return frames, "inside" if buffer else "clean"
 
 
 def traffic(dice):
