@@ -295,11 +295,11 @@ class Neighbours:
     def label(self, member_id):
         """What to call a node on a screen: its name, and some of its ID where another node has the same name."""
         member = self.table.get(member_id)
-        text = node_id_text(member_id)
         if member is None or not member.name:
-            return text[:10]
-        twins = [other for other in self.table if other.name.lower() == member.name.lower() and other.id != member_id]
-        return f"{member.name}@{text[:6]}" if twins else member.name
+            return node_id_text(member_id)[:10]
+        name = member.name.lower()
+        is_twin = any(other.name.lower() == name and other.id != member_id for other in self.table)
+        return f"{member.name}@{node_id_text(member_id)[:6]}" if is_twin else member.name
 
     def sorted(self):
         """All members, this node first, then by name and ID."""

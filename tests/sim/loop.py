@@ -188,6 +188,9 @@ class SimLoop:
         self._soon.clear()
         self._at_end.clear()
         self._backlog.clear()
+        for timer in list(self.world.timers):          # some are due in a day, and hold all that the process was
+            if timer.callback == self._fire:
+                timer.cancel()
 
     # -- tasks and workers
 
