@@ -156,6 +156,8 @@ class TlsChannel:
         except (OSError, ValueError, LinkDown) as error:
             if not taken:
                 raise error if isinstance(error, LinkDown) else _link_down(error, self.address)
+            self._read_again()      # as in `receive`: a goodbye of TLS shows nowhere else
+            return taken
         if self._sock.pending():
             self._read_again()      # the rest of a record lies in OpenSSL, of which the socket tells nothing
         return taken

@@ -22,7 +22,7 @@ WORDS = struct.Struct("<QII")          # the same 16 bytes: first word, request 
 HEADER_SIZE = HEADER.size
 RUN_BODY = 1024                    # bytes; longer bodies gain nothing from being unpacked together
 LARGE = 65536                      # bytes; from here on a body is neither joined nor copied: it is read to its place, written from there
-RESERVED = 64                      # times the bytes that came are reserved: a header alone must not cost its reader a megabyte
+RESERVED = 16                      # times the bytes that came are reserved: a header alone must not cost its reader a megabyte
 START = 16384                      # bytes; what is read first where a large body is likely: the rest then goes straight to its place
 
 RESPONSE = 1                       # flag: answers the request with this id

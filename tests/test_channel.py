@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import ssl
 import struct
 
 import pytest
@@ -271,6 +272,19 @@ def test_a_peer_that_floods_a_finished_channel_does_not_hold_the_loop(wire, monk
     client.channel._drain()
     assert sum(reads) <= 2 * limits.READ_BUDGET
     client.channel._sock = real
+
+
+def test_the_end_behind_what_was_read_to_its_place_is_heard_though_the_socket_tells_nothing(wire):
+    client, server = wire.pair()
+    client.channel.send(b"x" * 1000)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.channel._sock.unwrap()          # TLS says goodbye; TCP stays open
+    place, taken = memoryview(bytearray(4000)), 0
+    while not taken:
+        taken = server.channel.receive_into(place)
+    assert taken == 1000 and place[:1000] == b"x" * 1000
+    wire.until(lambda: server.error)
+    assert server.error.kind == "eof"
 
 
 @pytest.mark.parametrize("state", ["before", "handshake", "open", "closing"])
