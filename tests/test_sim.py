@@ -16,6 +16,7 @@ from p2p.membership import Membership
 from p2p.neighbours import Neighbours
 from p2p.sync.staging import Staging
 from p2p.sync.transfer import Fetch
+from tests.sim import stories
 from tests.sim.faults import KINDS
 from tests.sim.run import Broken, Simulation, report
 
@@ -74,6 +75,12 @@ def test_nothing_is_kept_of_identities_that_are_forgotten(monkeypatch):
     monkeypatch.setattr(membership, "DIAL_DEAD_FOR", 120.0)
     simulation = live(4, 90, 3, ("forge", "kill", "wipe"))       # found the times at which views had been asked for
     assert len(simulation.world.identities) > 30
+
+
+@pytest.mark.parametrize("path", sorted(stories.FOLDER.glob("*.txt")), ids=lambda path: path.stem)
+def test_a_story_goes_as_it_is_written(path):
+    written, played = stories.play(path)
+    assert played == written             # `python -m tests.sim.stories` writes all anew
 
 
 # -- bugs on purpose

@@ -114,8 +114,9 @@ def test_short_answers_are_lies_too(bed):
             answer["data"] = answer["data"][:-1]
         return answer
     bed.spoil[BAD] = short
-    bed.fetch(BAD, GOOD)
-    assert bed.is_whole()
+    with pytest.raises(UserError, match="sends the right bytes"):
+        bed.fetch(BAD)
+    assert bed.fetch(BAD, GOOD).peers == [GOOD] and bed.is_whole()
 
 
 def test_without_an_honest_holder_nothing_is_installed_and_a_later_try_takes_up_what_was_verified(bed):

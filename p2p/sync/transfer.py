@@ -32,7 +32,7 @@ class Progress:
         self.bytes = 0               # of the whole version
         self.wanted = 0              # of them, what must be fetched
         self.fetched = 0
-        self.peers = []              # node IDs that sent something
+        self.peers = []              # IDs of those who sent a file that was right
 
 
 async def fetch_manifest(request, version, holders):
@@ -70,6 +70,7 @@ class Fetch:
         self._queue = deque(staging.missing())
         self._in_hand = 0
         self._failure = None
+        self._was_lied_to = False
         self._moved = Event(loop)
         progress.wanted = sum(size for _, size in self._queue)
 
@@ -84,8 +85,8 @@ class Fetch:
         if self._failure:
             raise self._failure
         if self._queue:
-            raise UserError("the fetch broke off: no holder is left that answers. What is here is unchanged; try again",
-                            code="no-holder")
+            missing = "that sends the right bytes" if self._was_lied_to else "that answers"
+            raise UserError(f"the fetch broke off: no holder is left {missing}. What is here is unchanged; try again", code="no-holder")
 
     async def _work(self, holder):
         while self._failure is None and holder not in self._left_out:
@@ -98,6 +99,7 @@ class Fetch:
             self._in_hand += 1
             try:
                 if not await self._file(holder, digest, size):
+                    self._was_lied_to = True
                     self._left_out.append(holder)
                     self._queue.append(item)
             except (LinkDown, Refusal, PeerError):
@@ -124,9 +126,9 @@ class Fetch:
                 await self._loop.work(self._staging.write, digest, offset, data)
                 offset += length
                 self._progress.fetched += length
-            if holder not in self._progress.peers:
-                self._progress.peers.append(holder)
             is_right = await self._loop.work(self._staging.finish_file, digest)
+            if is_right and holder not in self._progress.peers:
+                self._progress.peers.append(holder)
             return is_right
         finally:
             if not is_right:

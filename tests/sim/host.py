@@ -19,10 +19,10 @@ SHARED = "/work"
 class Host:
     """See the module."""
 
-    def __init__(self, world, network, number):
+    def __init__(self, world, network, number, name=""):
         self.world = world
         self.network = network
-        self.name = f"n{number}"
+        self.name = name or f"n{number}"
         self.ip = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         self.interfaces = interfaces_of(self.ip)
         self.entropy = world.chance(f"{self.name}/entropy")
@@ -47,6 +47,8 @@ class Host:
         self.disturbed = 0.0           # when this computer was last kept from doing what it should
         self.is_started = False
         self.is_eager = True           # does its person do anything by himself?
+        self.has_person = True         # who answers requests
+        self.program_kind = None       # one of program.py's; None: drawn
         self.say_yes = 0.7
         self._next_port = 40000
         network.hosts[self.ip] = self
@@ -101,7 +103,8 @@ class Host:
         self.disturbed = self.world.now
         for look in self.world.on_start:
             look(self)
-        self.loop.call_later(self.life.uniform(0.5, 3.0), self._look_at_requests)
+        if self.has_person:
+            self.loop.call_later(self.life.uniform(0.5, 3.0), self._look_at_requests)
         self.loop.call_later(self.life.uniform(5.0, 60.0), self._act)
 
     def _try_again(self, loop):

@@ -27,6 +27,7 @@ class Network:
         self.world = world
         self.hosts = {}              # address -> Host
         self.disturbed = 0.0         # when the network was last kept from doing what it should
+        self.broadcasts = True       # do they pass?
         self.reset()
         self._chance = world.chance("network").random
         self._blocked = {}           # (from, to) -> None, one direction
@@ -38,6 +39,10 @@ class Network:
         self.late = 0.02             # ...that are overtaken by others
         self.corrupt = 0.0
         self.jitter = 0.001          # s
+
+    def be_perfect(self):
+        """Better than any is."""
+        self.loss = self.twice = self.late = self.jitter = 0.0
 
     def reset_stream(self, channel):
         """A box on the way sends a reset to both ends."""
@@ -93,7 +98,7 @@ class Network:
         """Send one; nobody knows whether it arrives."""
         source = endpoint.loop.host
         if host == "10.255.255.255":
-            targets = self.world.hosts
+            targets = self.world.hosts if self.broadcasts else []
         elif host.startswith("127."):
             targets = [source]
         else:

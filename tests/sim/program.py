@@ -31,7 +31,7 @@ class Program:
         self.host.programs_started += 1
         self.pid = 1000 + self.host.programs_started
         self.loop = SimLoop(root.world, self.host, f"{self.host.name}/{self.pid}")
-        self.kind = KINDS[self.chance.randrange(len(KINDS))]
+        self.kind = self.host.program_kind or KINDS[self.chance.randrange(len(KINDS))]
         self._connection = None
         self._client = None
         self.host.programs[self] = None
@@ -53,7 +53,8 @@ class Program:
             self._links = Links(self.loop, me, lambda connection: None, lambda node_id, connection, error: None)
             tag = bytes.fromhex(self.told["network"])
             self._client.dial([("127.0.0.1", self.told["root_port"])], tag, me)
-        self.loop.call_later(self.chance.uniform(0.5, 90.0), self._had_enough)
+        if self.kind != "stays":
+            self.loop.call_later(self.chance.uniform(0.5, 90.0), self._had_enough)
 
     def _had_enough(self):
         if self.kind == "ender" and self._connection is not None and self._connection.is_ready:
