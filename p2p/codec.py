@@ -265,15 +265,18 @@ class Decoder:
     The words in the middle of a run are not judged here: whoever looks them up finds what is unknown, and asks
     `check_word` then. What a length claims is bounded here, before anything is reserved for it.
 
-    Where `place` is set, the rest of a large body is wanted there (then `placed`), and nothing may be fed.
+    Where `place` is set, nothing may be fed: frames were put aside that come first (`taken_back`), or else the rest of a
+    large body is wanted there (then `placed`).
     """
 
-    __slots__ = ("_most", "_rest", "_whole", "place", "wants")
+    __slots__ = ("_most", "_rest", "_whole", "_aside", "_mark", "place", "wants")
 
     def __init__(self, most=limits.MAX_BODY):
         self._most = most
         self._rest = b""         # a frame that is not complete
         self._whole = None       # (word, request, bytearray) of a large body that is being filled
+        self._aside = None       # (frames, place) while frames wait to be handled
+        self._mark = None        # (frames so far, when): the frame that is coming in, as the last look at its age saw it
         self.place = None        # memoryview: where the rest of it belongs
         self.wants = limits.READ_BUDGET      # bytes to read at most, and to feed
 
@@ -281,6 +284,16 @@ class Decoder:
     def is_inside_frame(self):
         """Has a frame begun that is not complete?"""
         return bool(self._rest) or self.place is not None
+
+    def age(self, now, frames, is_read):
+        """s for which the frame that is coming in has been coming in while it was read; `frames` whole ones came so far.
+        Asked in ticks, so that the hot path pays nothing for it."""
+        if not is_read or not self.is_inside_frame:
+            self._mark = None
+            return 0.0
+        if self._mark is None or self._mark[0] != frames:
+            self._mark = frames, now
+        return now - self._mark[1]
 
     def feed(self, data):
         """The complete frames: a list of (first word, request id, body). Raises PeerError on a header that lies."""
@@ -340,7 +353,21 @@ class Decoder:
         whole, self._whole = self._whole, None
         return [whole]
 
+    def put_aside(self, frames):
+        """Keep these until they are taken back."""
+        self._aside = frames, self.place
+        self.place = _NOWHERE
 
+    def taken_back(self):
+        """The frames that were put aside, or None."""
+        if self._aside is None:
+            return None
+        frames, self.place = self._aside
+        self._aside = None
+        return frames
+
+
+_NOWHERE = memoryview(b"")
 _words_at = WORDS.unpack_from
 _RUNS = {}        # body length -> iter_unpack of frames of this length
 

@@ -19,12 +19,13 @@ A write that fails says that the other end is gone, not that it said nothing bef
 from typing import Any
 
 from . import limits, proto
-from .codec import ERROR, HEADER_SIZE, LARGE, RESPONSE, START, WORDS, Decoder, check_word, first_word
+from .codec import ERROR, LARGE, RESPONSE, WORDS, Decoder, check_word, first_word
 from .errors import LinkDown, P2PError, PeerError
 from .exchange import Exchange
 from .fanout import NOWHERE, Corked
 from .tasks import Event, Future
 from .traffic import Traffic
+from .unsent import Unsent
 
 HANDFUL = 16             # frames handled between two looks at what they made us say
 
@@ -47,8 +48,8 @@ class Connection:
 
     # Beyond 30 attributes an object without slots looks each of them up in a dictionary of its own
     __slots__ = ("loop", "channel", "owner", "hello", "traffic", "silence", "rtt_s", "on_finished", "opened_at", "last_in", "last_out",
-                 "_patience", "_deaf_at", "_is_deaf", "_is_paused", "_write_error", "_decoder", "_frames", "_frame_mark",
-                 "_out", "_is_cold", "_summed", "_summed_bytes", "_unsent", "_unsent_bytes", "_full_since",
+                 "_patience", "_deaf_at", "_is_deaf", "_is_paused", "_write_error", "_decoder", "_frames",
+                 "_out", "_is_cold", "_summed", "_summed_bytes", "_unsent", "_full_since",
                  "_exchange", "_room", "_state")
 
     def __init__(self, loop, channel, owner):
@@ -67,12 +68,10 @@ class Connection:
         self.opened_at = self.last_in = self.last_out = loop.now()
         self._decoder = Decoder()
         self._frames = None              # those being handled
-        self._frame_mark = None          # (messages so far, when): the frame that is coming in, as the last sweep saw it
         self._out: Any = []              # this turn's frames: header, body, header, body...
         self._is_cold = True             # not the usual way out: opening, closing, a large body, a kernel that is full
         self._summed = self._summed_bytes = 0      # how much of _out has been summed up by `queued`
-        self._unsent = []                # memoryviews of what the kernel did not take yet
-        self._unsent_bytes = 0
+        self._unsent = Unsent()
         self._full_since = None
         self._exchange = Exchange(self)
         self._room = Event(loop)
@@ -102,6 +101,10 @@ class Connection:
         self.silence = self._patience = None
         self._deaf_at = 2 * limits.MAX_BUFFERED
 
+    @property
+    def _is_read(self):
+        return not (self._is_paused or self._is_deaf)
+
     def pause(self, is_paused):
         """Stop reading, or go on; frames that have been read already still come."""
         self._is_paused = is_paused
@@ -121,20 +124,17 @@ class Connection:
 
     def channel_readable(self):
         """Read, decode, dispatch."""
-        decoder = self._decoder
+        decoder, traffic = self._decoder, self.traffic
         try:
             if decoder.place is None:
                 data = self.channel.receive(decoder.wants)
-                size = len(data)
+                if not data:
+                    return
+                self.last_in = self.loop.turn_began
+                traffic.in_bytes += len(data)
                 frames = decoder.feed(data)
-            else:                                    # the rest of a large body, without a copy
-                size = self.channel.receive_into(decoder.place)
-                frames = decoder.placed(size)
-            if not size:
-                return
-            self.last_in = self.loop.turn_began
-            traffic = self.traffic
-            traffic.in_bytes += size
+            else:
+                frames = self._placed()
             if self._state != "ready":
                 frames = self._open(frames)
             kinds, seen = traffic.kinds, None
@@ -160,15 +160,36 @@ class Connection:
             self.loop.report("handling a message failed", error)
             self.fail(LinkDown("an error on this side"))
 
+    def _placed(self):
+        """Frames that were put aside, or the rest of a large body, read to its place without a copy."""
+        frames = self._decoder.taken_back()
+        if frames is not None:
+            self.loop.call_later(0, self._read_on)
+            return frames
+        size = self.channel.receive_into(self._decoder.place)
+        if not size:
+            return []
+        self.last_in = self.loop.turn_began
+        self.traffic.in_bytes += size
+        return self._decoder.placed(size)
+
+    def _read_on(self):
+        # What the channel had to tell while frames lay aside (more bytes, the end) it may not tell again by itself
+        if self.is_open and self._is_read:
+            self.channel_readable()
+
     def _handfuls(self, frames):
         # Answers to the first of many questions leave while the others are worked on: 1.9x where 64 are open. Where the
-        # first have no answer, the others are one run.
+        # first have no answer, the others are one run. Where the answers are not read, the other questions wait.
         yield frames[:HANDFUL]
         step = HANDFUL if self._out else len(frames)
         for at in range(HANDFUL, len(frames), step):
             if self._state != "ready":
                 return
             self._flush()
+            if self._is_deaf:
+                self._decoder.put_aside(frames[at:])
+                return
             yield frames[at:at + step]
 
     def _open(self, frames):
@@ -275,7 +296,7 @@ class Connection:
         if self._summed < len(out):
             self._summed_bytes += sum(map(len, out[self._summed:] if self._summed else out))
             self._summed = len(out)
-        return self._unsent_bytes + self._summed_bytes + shared
+        return self._unsent.size + self._summed_bytes + shared
 
     @property
     def has_room(self):
@@ -310,33 +331,16 @@ class Connection:
         self.traffic.out_bytes += taken
         self.last_out = self.loop.turn_began
         if taken < len(data):
-            self._keep(memoryview(data)[taken:])
+            self._unsent.keep(memoryview(data)[taken:])
+            self._is_cold = True
             self._wait_for_kernel()
         elif self._room.waiting:
             self._room.notify()
 
-    def _keep(self, view):
-        unsent = self._unsent
-        self._unsent_bytes += len(view)
-        self._is_cold = True
-        if len(unsent) > 1 and len(unsent[-1]) + len(view) < LARGE:
-            view = memoryview(b"".join((unsent.pop(), view)))       # many turns of little must not become many objects
-        unsent.append(view)
-
     def _gather(self):
-        """Move the turn's frames to what is unsent: small ones joined, large bodies by reference."""
-        small = []
-        for data in self._out:
-            if len(data) >= LARGE:
-                data = memoryview(data)
-                small.append(data[:START - HEADER_SIZE])           # with its header, so that the reader knows at once what comes
-                self._keep(memoryview(b"".join(small)))
-                self._keep(data[START - HEADER_SIZE:])
-                small = []
-            else:
-                small.append(data)
-        if small:
-            self._keep(memoryview(b"".join(small)))
+        """Move the turn's frames to what is unsent."""
+        self._is_cold = True
+        self._unsent.gather(self._out)
         self.traffic.out_messages += len(self._out) >> 1
         self._out.clear()
         self._summed = self._summed_bytes = 0
@@ -348,11 +352,15 @@ class Connection:
         if self._out is not NOWHERE:
             self._gather()
         try:
-            self._send_unsent()
+            taken = self._unsent.send(self.channel)
         except P2PError as error:
             self._cannot_write(error)
             return
-        if self._unsent:
+        if taken:
+            self.traffic.out_bytes += taken
+            self.last_out = self.loop.turn_began
+            self._full_since = None
+        if self._unsent.size:
             self._wait_for_kernel()
             return
         self.channel.want_write(False)
@@ -361,21 +369,6 @@ class Connection:
         else:
             self._is_cold = self._out is NOWHERE
             self._made_room()
-
-    def _send_unsent(self):
-        unsent, channel = self._unsent, self.channel
-        while unsent:
-            taken = channel.send_many(unsent)
-            if not taken:
-                return
-            self._unsent_bytes -= taken
-            self.traffic.out_bytes += taken
-            self.last_out = self.loop.turn_began
-            self._full_since = None
-            while unsent and taken >= len(unsent[0]):
-                taken -= len(unsent.pop(0))
-            if taken:
-                unsent[0] = unsent[0][taken:]
 
     def _wait_for_kernel(self):
         self.channel.want_write(True)
@@ -405,7 +398,7 @@ class Connection:
         """Nothing more goes out."""
         self._out = NOWHERE
         self._is_cold = True
-        self._summed = self._summed_bytes = self._unsent_bytes = 0
+        self._summed = self._summed_bytes = 0
         self._unsent.clear()
         self._full_since = None
 
@@ -429,21 +422,12 @@ class Connection:
             self.fail(self._write_error)       # and reading does not show it
         elif patience is not None and self._full_since is not None and now - self._full_since > patience:
             self.fail(PeerError("does not read what it asked for", "stalled"))
-        elif patience is not None and self._frame_age(now) > patience:
+        elif patience is not None and self._decoder.age(now, self.traffic.in_messages, self._is_read) > patience:
             self.fail(PeerError("a frame that never ends", "slow"))
         elif self.silence is not None and now - self.last_in > self.silence and self._full_since is None:
             self.fail(LinkDown("it is silent", "silent"))
         elif now - self.last_out > limits.KEEPALIVE:
             self.send(proto.KEEPALIVE)
-
-    def _frame_age(self, now):
-        """s for which the frame that is coming in has been coming in. Asked in ticks, which costs the hot path nothing."""
-        if not self._decoder.is_inside_frame:
-            self._frame_mark = None
-            return 0.0
-        if self._frame_mark is None or self._frame_mark[0] != self.traffic.in_messages:
-            self._frame_mark = self.traffic.in_messages, now
-        return now - self._frame_mark[1]
 
     # -- the end
 

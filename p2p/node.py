@@ -298,7 +298,9 @@ class Node:
             await connection.room()
             return await make()
         finally:
-            self.turns.leave(connection)
+            # In the next turn: by then the answer is queued, so that `room` sees it, and all others had their turn. A thousand
+            # questions whose answers wait for nothing were all answered in one turn of eight seconds.
+            self.loop.call_later(0, self.turns.leave, connection)
 
     def interfaces(self):
         """The network interfaces of the last few seconds: each beacon is held against them, and to ask the system costs two calls."""

@@ -231,6 +231,43 @@ def test_a_producer_goes_on_when_the_peer_reads_again_and_nothing_is_lost(loop):
     until(loop, lambda: task.done and len(got) == 150)
 
 
+def test_questions_read_at_once_whose_answers_nobody_reads_wait_in_order_and_one_that_answers_at_once_stays_bounded(loop):
+    (a, b), (_, owner) = connected(loop)
+    large = bytes(limits.MAX_BODY // 2)
+    owner.dispatch.raw(proto.DATA, lambda connection, request, body: connection.post(proto.INPUT.word, 0, body + large))
+    got = []
+    a.owner.dispatch.raw(proto.INPUT, lambda connection, request, body: got.append(int.from_bytes(body[:4], "little")))
+    a.channel.pause(True)
+    for number in range(200):
+        a.post(proto.DATA.word, 0, number.to_bytes(4, "little"))
+    until(loop, lambda: b.channel.is_paused)
+    for _ in range(20):
+        loop.turn(0)
+    assert b.queued < limits.MAX_BUFFERED + 16 * limits.MAX_BODY and b.channel.is_paused and not got
+    b.sweep(loop.now())
+    b.sweep(loop.now() + limits.FRAME_DEADLINE - 1)
+    a.post(proto.DATA.word, 0, (200).to_bytes(4, "little"))         # behind those that lie aside
+    a.channel.pause(False)
+    until(loop, lambda: len(got) == 201)
+    assert got == list(range(201)) and not owner.lost and b.queued == 0
+
+
+def test_the_time_in_which_a_peer_is_not_heard_does_not_count_against_the_frame_it_was_sending(loop):
+    connection, owner, client = raw_peer(loop)
+    client.send(HELLO)
+    until(loop, lambda: owner.ready)
+    client.send(frame(proto.SAY.number, 1, bytes(200))[:50])
+    until(loop, lambda: not client.other.inbox)
+    now = loop.now()
+    connection.sweep(now)
+    connection.pause(True)
+    connection.last_in = now + limits.FRAME_DEADLINE + 1
+    connection.sweep(now + limits.FRAME_DEADLINE + 1)
+    connection.pause(False)
+    connection.sweep(now + limits.FRAME_DEADLINE + 2)
+    assert not owner.lost
+
+
 def test_a_frame_that_trickles_for_ever_is_given_up_though_bytes_keep_coming(loop):
     connection, owner, client = raw_peer(loop)
     client.send(HELLO)

@@ -19,7 +19,7 @@ FLOORS = (
     "errors limits budget timers codec proto text layout datagram membership message trust.ecc trust.x509 "
     "sync.manifest sync.ignore",
     # 1: mechanisms
-    "tasks system interfaces poller loop channel process disk traffic dispatch exchange fanout connection server "
+    "tasks system interfaces poller loop channel process disk traffic dispatch exchange fanout unsent connection server "
     "client links udp broadcaster segment state log",
     # 2: services
     "trust.identity trust.networks trust.consent sync.scan sync.staging sync.store sync.catalogue sync.transfer "
