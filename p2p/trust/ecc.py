@@ -6,7 +6,8 @@ Jacobian (one inversion at the end), multiples of G come from a table of 64 wind
 
 Signatures are deterministic (RFC 6979), so that the open network's CA is the same, bit for bit, everywhere, and no
 weak random number can give a key away. Python's integers are not constant in time: signing happens on the owner's
-own computer at moments he chooses, never in answer to a stranger, and no secret scalar is used in a handshake.
+own computer at moments he chooses, never in answer to a stranger, and no secret scalar is used in a handshake (pake.py
+says how joining by a code keeps to that).
 
 Sources: SEC 1 v2 (formats), FIPS 186-4 (the curve), RFC 5480 (SubjectPublicKeyInfo), RFC 5869 (HKDF), RFC 6979.
 """
