@@ -99,6 +99,12 @@ JOBS_KEPT = 32                    # ended jobs that `jobs` and `output` still kn
 KILL_AFTER = 5.0                  # s from asking a job to end to killing it
 END_AFTER = 3.0                   # s that a program has to exit by itself when its session has ended; busy ones are killed then
 
+# Joining a managed network by a code
+JOIN_FOR = 600.0                  # s a code can be used: long enough to be told over a telephone
+JOIN_TRIES = 3                    # of a code: two mistakes in typing; a stranger guesses one of 2**30 in each
+JOIN_CONFIRM = 30.0               # s from a try to its confirmation; slow boards take a second for the arithmetic
+MAX_INVITATIONS = 16              # open at once; selectors (2 characters) must stay rare among the 1,024
+
 # Names and texts
 MAX_NAME = 64                     # cells shown of a foreign name
 MAX_LINE = 4096                   # bytes of a `say`
@@ -108,6 +114,7 @@ assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
 assert DIAL_GIVES_WAY < DIAL_TIMEOUT
 assert MAX_PENDING_ADDRESS < MAX_PENDING
 assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
+assert JOIN_CONFIRM < JOIN_FOR and REQUEST_TIMEOUT < JOIN_CONFIRM
 assert MAX_SESSIONS_OTHERS < MAX_SESSIONS
 assert MAX_NETWORKS <= 16 and MAX_MESSAGE < MAX_BODY
 assert MAX_HOLDINGS_NODE < MAX_HOLDINGS and MAX_FILES * 60 < MAX_MANIFEST
