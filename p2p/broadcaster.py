@@ -64,6 +64,10 @@ class Broadcaster:
         """Is the shared port open, so that others' beacons arrive?"""
         return self._shared4 is not None
 
+    def prove(self, sender, incarnation):
+        """This node has told over its own TLS in which incarnation it runs."""
+        self._opener.prove(sender, incarnation)
+
     def start(self):
         """Begin to speak."""
         self._look()

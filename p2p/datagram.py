@@ -5,7 +5,9 @@ of HMAC-SHA256 with the network's UDP key over all before. The checks run in the
 nothing changes before the MAC fits: length, magic, network known, MAC, replay window.
 
 The key is shared by all members, so any of them can write any sender: what a datagram says about X is a hint.
-The incarnation grows with each start of a node (it is kept on disk), so a recording of an earlier run is stale.
+The incarnation grows with each start of a node (it is kept on disk). Which one is X's, X says over its own TLS: a
+recording of an earlier run is stale from then on. Until then, and above it (X may have started anew), each incarnation
+has a window of its own, so that nobody can make X's own datagrams stale by forging one with an incarnation far ahead.
 The window over the last 64 sequence numbers is that of RFC 4303, section 3.4.3.
 """
 
@@ -16,7 +18,8 @@ from .codec import HEADER_SIZE, WORDS, check_word, frame
 from .errors import PeerError
 
 MIN_SIZE = HEADER_SIZE + proto.ENVELOPE_SIZE + proto.MAC_SIZE
-MAX_SENDERS = 4 * limits.MAX_MEMBERS      # windows kept; a member could invent senders without end
+MAX_SENDERS = 4 * limits.MAX_MEMBERS      # whose windows are kept; a member could invent senders without end
+MAX_RUNS = 4                              # windows for each of them: as many runs at a time may be believed to be going on
 
 
 def seal(network, sender, incarnation, sequence, message, **fields):
@@ -29,11 +32,19 @@ def seal(network, sender, incarnation, sequence, message, **fields):
 
 
 class Opener:
-    """Checks what comes in. Keeps one replay window for each network and sender."""
+    """Checks what comes in. Keeps replay windows for each network and sender."""
 
     def __init__(self, network_of):
         self._network_of = network_of         # tag -> network, or None
-        self._windows = OrderedDict()
+        self._windows = OrderedDict()         # (tag, sender) -> [(incarnation, highest sequence, bits)], the last one used at the end
+        self._proven = OrderedDict()          # sender -> its incarnation, of which itself has told over TLS
+
+    def prove(self, sender, incarnation):
+        """From now on what this sender said in earlier runs is stale."""
+        self._proven[sender] = incarnation
+        self._proven.move_to_end(sender)
+        if len(self._proven) > MAX_SENDERS:
+            self._proven.popitem(last=False)
 
     def open(self, data):
         """(message, envelope, fields, network) of an authentic new datagram. Raises PeerError with the reason."""
@@ -57,24 +68,33 @@ class Opener:
         return message, envelope, message.unpack(data[HEADER_SIZE + proto.ENVELOPE_SIZE:-proto.MAC_SIZE]), network
 
     def _is_new(self, envelope):
-        key = (envelope.tag, envelope.sender)
-        incarnation, highest, seen = self._windows.get(key, (-1, 0, 0))
-        if envelope.incarnation > incarnation:
-            state = (envelope.incarnation, envelope.sequence, 1)
-        elif envelope.incarnation < incarnation:
+        own = self._proven.get(envelope.sender, 0)
+        if envelope.incarnation < own:
             return False
-        else:
-            ahead = envelope.sequence - highest
-            if ahead > 0:
-                seen = (seen << ahead | 1) & ((1 << limits.REPLAY_WINDOW) - 1) if ahead < limits.REPLAY_WINDOW else 1
-                highest = envelope.sequence
-            elif -ahead >= limits.REPLAY_WINDOW or seen >> -ahead & 1:
-                return False
-            else:
-                seen |= 1 << -ahead
-            state = (incarnation, highest, seen)
-        self._windows[key] = state
+        key = (envelope.tag, envelope.sender)
+        runs = self._windows.get(key, [])
+        run = next((run for run in runs if run[0] == envelope.incarnation), None)
+        after = _seen(run or (envelope.incarnation, -1, 0), envelope.sequence)
+        if after is None:
+            return False
+        # The sender's own run goes last of all: whoever forges others pushes out forged ones
+        runs = [other for other in runs if other is not run and other[0] >= own] + [after]
+        if len(runs) > MAX_RUNS:
+            runs.remove(next(other for other in runs if other[0] != own))
+        self._windows[key] = runs
         self._windows.move_to_end(key)
         if len(self._windows) > MAX_SENDERS:
             self._windows.popitem(last=False)
         return True
+
+
+def _seen(run, sequence):
+    """The run's window after this sequence number, or None where it was seen before or is too old to tell."""
+    incarnation, highest, seen = run
+    ahead = sequence - highest
+    if ahead > 0:
+        seen = (seen << ahead | 1) & ((1 << limits.REPLAY_WINDOW) - 1) if ahead < limits.REPLAY_WINDOW else 1
+        return incarnation, sequence, seen
+    if -ahead >= limits.REPLAY_WINDOW or seen >> -ahead & 1:
+        return None
+    return incarnation, highest, seen | 1 << -ahead

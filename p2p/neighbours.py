@@ -26,7 +26,7 @@ _KINDS_BY_STATE = {state: number for number, state in enumerate(membership.STATE
 
 
 class Neighbours:
-    """`node` gives loop, name, port, nonce, identity, networks, client, links, answering, log, notice and changed."""
+    """`node` gives loop, name, port, nonce, identity, networks, client, links, broadcaster, answering, log, notice and changed."""
 
     def __init__(self, node):
         self._node = node
@@ -91,6 +91,7 @@ class Neighbours:
         if not member.first_seen_wall:
             member.first_seen_wall = self._loop.wall()
         self._views[member_id] = hello.view
+        self._node.broadcaster.prove(member_id, hello.incarnation)
         if was_started_anew:                 # it may be back before anybody missed it
             self._gone(member)
         self.act()

@@ -118,6 +118,7 @@ class Node:
         self.networks = Networks(self.home, self.identity, self.disk, loop.entropy)
         me = self.identity.node_id
         self.client = Client(loop, self.networks, self, on_failure=lambda node_id, error: self.neighbours.dial_failed(node_id, error))
+        self.incarnation = self._next_incarnation()
         self.server = self._listen()
         self.port = self.server.port
         self.turns = Turns(loop, limits.MAX_ANSWERING)
@@ -131,7 +132,7 @@ class Node:
         self.owners = Owners(self)
         self.publisher = Publisher(self)
         self.broadcaster = Broadcaster(
-            loop, me, self.networks, self._next_incarnation(), self.wanted_port or self.port, self._beacon,
+            loop, me, self.networks, self.incarnation, self.wanted_port or self.port, self._beacon,
             self.neighbours.heard, self._datagram_refused, self.neighbours.table.alive)
         if not self.broadcaster.can_hear:
             text = (f"UDP port {self.wanted_port} is held by another program: others' beacons are not all heard here; "
@@ -213,7 +214,7 @@ class Node:
                  if local or not interface.is_loopback]
         return {"role": proto.NODE, "name": self.name, "version": self.version, "nonce": self.nonce, "port": self.port,
                 "abilities": 0, "networks": self.networks.tags, "addresses": hosts[:limits.MAX_ADDRESSES],
-                "view": self.neighbours.table.view()}
+                "view": self.neighbours.table.view(), "incarnation": self.incarnation}
 
     def _beacon(self):
         name = self.name.encode("utf-8")[:200].decode("utf-8", "ignore")

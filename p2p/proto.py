@@ -91,10 +91,11 @@ Holding = record("Holding", ("name", name), ("version", digest))
 # -- every connection
 
 HELLO = message(
-    0x01, "HELLO", "The first frame each way; the server speaks first. Who the other is stands in its certificate, not here.",
+    0x01, "HELLO", "The first frame each way; the server speaks first. Who the other is stands in its certificate, not here. "
+    "Datagrams with a lower incarnation are of its earlier runs.",
     ("role", u8), ("name", name), ("version", text(32)), ("nonce", u64), ("port", u16), ("abilities", u32),
     ("networks", several(tag, 16)), ("addresses", several(address, limits.MAX_ADDRESSES)), ("view", u64),
-    ("session", u64, 0), ("token", blob(32), b""))
+    ("session", u64, 0), ("token", blob(32), b""), ("incarnation", u64, 0))
 KEEPALIVE = message(0x02, "KEEPALIVE", "Sent when nothing else was for a while.")
 GOODBYE = message(0x03, "GOODBYE", "This connection ends on purpose. `leaving`: its node (or instance) leaves, too.",
                   ("reason", text(255)), ("leaving", flag))

@@ -7,7 +7,7 @@ import pytest
 
 from p2p import limits, proto
 from p2p.codec import HEADER_SIZE, frame
-from p2p.datagram import MAX_SENDERS, Opener, seal
+from p2p.datagram import MAX_RUNS, MAX_SENDERS, Opener, seal
 from p2p.errors import PeerError
 
 SENDER = b"s" * 32
@@ -68,10 +68,37 @@ def test_reordering_is_fine_within_the_window_and_stale_beyond_it(opener):
     assert reason(opener, beacon(101)) == "replay"
 
 
-def test_a_recording_of_an_earlier_run_is_stale_and_a_new_run_starts_anew(opener):
+def test_a_recording_of_an_earlier_run_is_stale_once_the_sender_has_told_which_one_is_its_own(opener):
     opener.open(beacon(500, incarnation=7))
     opener.open(beacon(1, incarnation=8))
-    assert reason(opener, beacon(501, incarnation=7)) == "replay"
+    assert reason(opener, beacon(500, incarnation=7)) == "replay"
+    opener.prove(SENDER, 8)
+    assert reason(opener, beacon(501, incarnation=7)) == reason(opener, beacon(1, incarnation=8)) == "replay"
+    opener.open(beacon(2, incarnation=8))
+    opener.open(beacon(1, incarnation=9))           # it may have started anew
+    opener.prove(SENDER, 3)                         # it lost its state folder and is who it was: a backup of its key
+    opener.open(beacon(1, incarnation=3))
+
+
+@pytest.mark.parametrize("is_proven", [False, True])
+def test_forged_incarnations_that_lie_far_ahead_do_not_make_the_senders_own_datagrams_stale(opener, is_proven):
+    opener.open(beacon(1, incarnation=8))
+    if is_proven:
+        opener.prove(SENDER, 8)
+    for number in range(1, 100):
+        opener.open(beacon(5, incarnation=(1 << 63) + number))
+        opener.open(beacon(1 + number, incarnation=8))
+    assert reason(opener, beacon(100, incarnation=8)) == "replay"
+    assert sum(map(len, opener._windows.values())) == MAX_RUNS
+
+
+def test_the_own_window_of_a_sender_who_is_silent_is_not_pushed_out_by_forged_ones(opener):
+    opener.prove(SENDER, 8)
+    opener.open(beacon(77, incarnation=8))
+    for number in range(100):
+        opener.open(beacon(1, incarnation=9 + number))
+    assert reason(opener, beacon(77, incarnation=8)) == "replay"
+    opener.open(beacon(78, incarnation=8))
 
 
 def test_senders_are_apart_and_bounded(opener):

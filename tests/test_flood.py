@@ -84,7 +84,8 @@ def test_two_thousand_connections_at_once_are_served_cost_little_and_give_their_
     idle = server.ask("report")
     each = {name: (idle[name] - before[name]) / (MANY - 1) / KIB for name in ("rss", "pss")}
     print(f"\n{MANY} TLS connections in {seconds:.1f} s, server's CPU {after['cpu'] - before['cpu']:.1f} s; "
-          f"KiB for each: PSS {each['pss']:.1f}, RSS {each['rss']:.1f}; slowest of {MANY} round trips at once: {max(crowd['worst'] for crowd in served):.2f} s")
+          f"KiB for each: PSS {each['pss']:.1f}, RSS {each['rss']:.1f}; "
+          f"slowest of {MANY} round trips at once: {max(crowd['worst'] for crowd in served):.2f} s")
     assert each["rss"] < 40
     assert crowds[0].ask("close") and idle["lost"] == 0
     crowds[1].kill()

@@ -23,7 +23,8 @@ from tests.sim.run import Broken, Simulation, report
 ROOT = Path(__file__).resolve().parent.parent
 
 # (nodes, minutes, seed): some of all sizes, and those that once found something
-FIXED = [(2, 30, 1), (3, 30, 2), (4, 30, 3), (6, 20, 4), (6, 20, 5), (12, 10, 6), (25, 5, 7), (5, 8, 117), (8, 10, 871615733)]
+FIXED = [(2, 30, 1), (3, 30, 2), (4, 30, 3), (6, 20, 4), (6, 20, 5), (12, 10, 6), (25, 5, 7), (5, 8, 117), (8, 10, 871615733),
+         (2, 120, 910173)]
 
 
 def live(nodes, minutes, seed, faults=tuple(KINDS)):

@@ -57,6 +57,7 @@ def test_forged_beacons_change_nothing_whichever_byte_is_wrong_and_wherever_they
 def test_replayed_stale_and_reordered_beacons_are_heard_once(target, count):
     """A window of 64 for each sender, whatever address a recording is sent from."""
     eve = Member("replayed")
+    eve.join(target.friends, incarnation=5).close()          # in which run it is counts from its own mouth alone
     with throwing(target, target.sources[0]) as throw:
         recorded = [eve.beacon(sequence, 5, port=1) for sequence in range(1000, 1000 + 2 * limits.REPLAY_WINDOW)]
         throw(*recorded)
@@ -81,6 +82,19 @@ def test_beacons_in_a_friends_name_change_neither_who_it_is_nor_where_nor_that_i
         time.sleep(0.2)
         line.request(proto.PING)
         assert unhinted(target)[bob.text] == before and before[0] == "bob" and before[2] == "alive"
+
+
+def test_forged_incarnations_far_ahead_do_not_silence_whom_they_name(target):
+    """Whoever could make a friend's own beacons stale could keep it from being found where nobody knows it yet."""
+    bob = Member("silenced")
+    with throwing(target) as throw:
+        throw(*(Member("mallory", bob.key).beacon(incarnation=(1 << 64) - 1 - number, port=6666) for number in range(50)))
+        wait_until(lambda: bob.text in target.nodes(), 5.0, "the forged ones")
+        refused = target.json("stats")["refused"].get("udp-replay", 0)
+        throw(*(bob.beacon(sequence, 7) for sequence in range(20)))
+        throw(bob.beacon(0, 7))
+        wait_until(lambda: target.json("stats")["refused"].get("udp-replay", 0) > refused, 5.0, "the replayed one")
+        assert target.json("stats")["refused"]["udp-replay"] == refused + 1
 
 
 def test_each_beacon_in_anothers_name_costs_the_other_one_dial_at_most(target):
