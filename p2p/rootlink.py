@@ -12,7 +12,7 @@ import json
 import os
 from types import SimpleNamespace
 
-from . import __version__, proto, system
+from . import __version__, limits, proto, system
 from .client import Client
 from .dispatch import Dispatch
 from .errors import LinkDown, P2PError, Refusal, UserError
@@ -26,10 +26,12 @@ LOCK_FILE = "lock"
 STARTING = 10.0            # s that a root may take from its lock to its port
 ENDING = 20.0              # s that a root may take to end after it said goodbye: its jobs have 5
 POLL = 0.03                # s between two looks at the lock
-TRIES = 5                  # a root drops the oldest of too many handshakes, and a flood of them may make it this one's
+KNOCKS = 7                 # connections tried beside each other: a flood may fill the root's queue, and may push one of them out again
 ANSWER = 1.0               # s an interrupted command has for its own end
 MAX_ROOT_FILE = 4096
 INTERRUPTED = 130
+
+assert KNOCKS < limits.MAX_PENDING_ADDRESS      # else they would push out each other
 
 
 class NoRoot(UserError):
@@ -112,13 +114,7 @@ class RootLink:
     async def open(self):
         """Connect. Raises LinkDown or PeerError."""
         client = Client(self._loop, self._networks, self)
-        for tries_left in reversed(range(TRIES)):
-            try:
-                self._connection = await client.dial([(LOOPBACK, self._port)], self._networks.tags[0], self._identity.node_id)
-                break
-            except LinkDown as error:
-                if not tries_left or error.kind not in ("eof", "reset"):
-                    raise
+        self._connection = await client.dial([(LOOPBACK, self._port)] * KNOCKS, self._networks.tags[0], self._identity.node_id)
         self.name = self._connection.hello.name
 
     async def ended(self):
