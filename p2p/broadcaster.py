@@ -20,7 +20,7 @@ from .errors import PeerError
 GROUP = "ff12::7032:7066"      # transient link-local group (RFC 4291, section 2.7), "p2pf" at its end
 LOOPBACK_BROADCAST = "127.255.255.255"
 ANSWER_PAUSE = 1.0             # s between two answers to one source
-OWN = 64                       # of its own datagrams that it knows again; one round has as many as interfaces and networks
+OWN = 256                      # of its own datagrams that it knows again; one round has as many as interfaces and networks
 MAX_ANSWERED = 1024            # sources remembered for that
 
 

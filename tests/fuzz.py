@@ -27,7 +27,7 @@ from p2p.state import StateReader
 from p2p.sync.manifest import EMPTY, Entry, Manifest
 from p2p.trust import consent, x509
 from p2p.trust.ecc import PrivateKey, PublicKey
-from p2p.trust.networks import OPEN_SECRET, derived_network
+from p2p.trust.network import OPEN_SECRET, derived_network
 
 GROWTH = 64 << 20        # bytes by which the process may grow over a run
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)

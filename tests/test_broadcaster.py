@@ -7,7 +7,7 @@ import pytest
 from p2p import limits, proto
 from p2p.broadcaster import Broadcaster
 from p2p.datagram import seal
-from p2p.trust.networks import open_network
+from p2p.trust.network import open_network
 from tests.bench import Bench
 from tests.nodes import free_port
 

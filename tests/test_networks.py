@@ -23,7 +23,8 @@ from p2p.trust import networks as networks_module
 from p2p.trust import x509
 from p2p.trust.ecc import BadKey, PrivateKey
 from p2p.trust.identity import Identity
-from p2p.trust.networks import ALPN, Networks, check_tls, derived_network, open_network
+from p2p.trust.network import derived_network, open_network
+from p2p.trust.networks import ALPN, Networks, check_tls
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAN = open_network()
@@ -43,7 +44,7 @@ def credentials(home):
 def ann(tmp_path_factory):
     """Is in two networks."""
     networks, identity = credentials(tmp_path_factory.mktemp("ann") / "home")
-    networks._join(OTHER)
+    networks.add(OTHER)
     return networks, identity
 
 
@@ -160,7 +161,8 @@ def of_another_kind():
 @pytest.mark.parametrize("network", [LAN, OTHER], ids=lambda network: network.name)
 def test_two_members_meet_and_know_each_other_and_the_network(ann, tmp_path, network):
     bob, bobs = credentials(tmp_path / "home")
-    bob._join(network)
+    if network is not LAN:
+        bob.add(network)
     server = Server(ann[0])
     with socket.create_connection(("127.0.0.1", server.port), 5) as plain:
         with bob.client_context(network.tag).wrap_socket(plain, server_hostname=network.tag.hex()) as tls:

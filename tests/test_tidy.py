@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     # 0: pure: no I/O, no clock, no randomness
     "errors limits budget timers codec proto text layout datagram membership message trust.ecc trust.x509 "
-    "trust.pake trust.invitations sync.manifest sync.ignore",
+    "trust.network trust.pake trust.invitations sync.manifest sync.ignore",
     # 1: mechanisms
     "tasks system interfaces poller loop channel process disk traffic dispatch exchange fanout unsent connection server "
     "client links udp broadcaster segment state log",

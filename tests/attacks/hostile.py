@@ -21,7 +21,8 @@ from p2p.codec import Decoder, frame
 from p2p.datagram import seal
 from p2p.trust import x509
 from p2p.trust.ecc import PrivateKey, node_id_text
-from p2p.trust.networks import ALPN, open_network
+from p2p.trust.network import open_network
+from p2p.trust.networks import ALPN
 from tests.waiting import wait_until
 
 LAN = open_network()

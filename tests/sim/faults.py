@@ -7,7 +7,7 @@ fault does to a computer is noted in `Host.disturbed`, so that the invariants kn
 
 from p2p import proto
 from p2p.datagram import seal
-from p2p.trust.networks import OPEN_SECRET, derived_network
+from p2p.trust.network import OPEN_SECRET, derived_network
 
 from .host import PORT
 from .promises import AGREED
