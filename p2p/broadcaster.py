@@ -25,7 +25,7 @@ MAX_ANSWERED = 1024            # sources remembered for that
 
 
 class Broadcaster:
-    """`describe()` gives the beacon's fields; `on_heard(sender, network, fields, host)` hears each authentic one;
+    """`describe(tag)` gives the beacon's fields in a network; `on_heard(sender, network, fields, host)` hears each authentic one;
     `on_refused(reason, host)` counts the others; `peers()` is how many nodes share the rate."""
 
     def __init__(self, loop, me, networks, incarnation, port, describe, on_heard, on_refused, peers):
@@ -95,7 +95,7 @@ class Broadcaster:
         """Send one beacon of each network to everybody; `answer` asks them to send one back."""
         for network in self._networks.all():
             for endpoint, address in self._destinations():
-                self._send(endpoint, address, self._seal(network, dict(self._describe(), answer=answer)))
+                self._send(endpoint, address, self._seal(network, dict(self._describe(network.tag), answer=answer)))
 
     def _seal(self, network, fields):
         self._sequence += 1
@@ -143,7 +143,7 @@ class Broadcaster:
         if len(self._answered) >= MAX_ANSWERED:
             self._answered.clear()
         self._answered[address[0]] = now
-        fields = dict(self._describe(), answer=False)
+        fields = dict(self._describe(network.tag), answer=False)
         data = self._seal(network, fields)
         if len(data) > most:
             fields["name"] = fields["name"].encode()[:max(0, len(fields["name"].encode()) - (len(data) - most))].decode("utf-8", "ignore")

@@ -170,7 +170,8 @@ class Client:
         kept = self._kept.get(node_id)
         if kept is None:
             kept = self._kept[node_id] = Kept(addresses, tag)
-        elif kept.attempt is not None:
+        kept.tag = tag
+        if kept.attempt is not None:
             kept.addresses = list(addresses)
             kept.attempt.add(addresses)
             return

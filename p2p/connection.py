@@ -47,8 +47,8 @@ class Connection:
     connection_ready(connection) (may raise PeerError to refuse) and connection_lost(connection, error)."""
 
     # Beyond 30 attributes an object without slots looks each of them up in a dictionary of its own
-    __slots__ = ("loop", "channel", "owner", "hello", "traffic", "silence", "rtt_s", "on_finished", "opened_at", "last_in", "last_out",
-                 "_patience", "_deaf_at", "_is_deaf", "_is_paused", "_write_error", "_decoder", "_frames",
+    __slots__ = ("loop", "channel", "owner", "hello", "traffic", "silence", "rtt_s", "networks", "on_finished", "opened_at",
+                 "last_in", "last_out", "_patience", "_deaf_at", "_is_deaf", "_is_paused", "_write_error", "_decoder", "_frames",
                  "_out", "_is_cold", "_summed", "_summed_bytes", "_unsent", "_full_since",
                  "_exchange", "_room", "_state")
 
@@ -57,6 +57,7 @@ class Connection:
         self.channel = channel
         self.owner = owner
         self.hello = None                # the other's HELLO, once it came
+        self.networks = frozenset()      # tags of those in which the other has proved to be: at first that of the channel
         self.traffic = Traffic()
         self.silence = limits.SILENCE    # s after which a mute peer counts as lost; None: never
         self._patience = limits.FRAME_DEADLINE     # s for one frame, and for a peer that does not read; None: any
@@ -205,6 +206,7 @@ class Connection:
         if self.channel.outgoing:
             self._greet()
         self._state = "ready"
+        self.networks = frozenset((self.channel.tag,))
         self.owner.connection_ready(self)
         return frames[1:] if self._state == "ready" else []
 

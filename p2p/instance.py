@@ -81,7 +81,7 @@ class Instance:
         self.server = self._listen(told["port"])
         self.client = Client(self.loop, self._networks, self, on_failure=self._dial_failed)
         self.links = Links(self.loop, self.me.id, lambda connection: None, self._down)
-        self.root = RootLink(self, told["root_port"], self._networks, self._tag)
+        self.root = RootLink(self, told["root_port"], self._networks, self._networks.tags[0])
         for row in told["roster"]:
             self._learn(bytes.fromhex(row["id"]), row["name"], row["status"], row["address"], row["port"])
         self.host = self._members.get(bytes.fromhex(told["host"]), self.me)

@@ -60,16 +60,14 @@ class Launcher:
 
     # -- hosting
 
-    async def run(self, app, nodes, arguments) -> Session:
-        """Start an application here and ask these nodes (IDs) to take part. Raises UserError."""
+    async def run(self, app, nodes, arguments, network=None) -> Session:
+        """Start an application here and ask these nodes (IDs) to take part. `network`: the name of the one in which it is offered, else
+        one that all of them are in. Raises UserError."""
         _check_arguments(arguments)
         nodes = [node_id for node_id in dict.fromkeys(nodes) if node_id != self._me]
         if len(nodes) > MAX_INVITED:
             raise UserError(f"a session has room for {MAX_INVITED} other nodes, {len(nodes)} were named: name fewer", code="too-many")
-        offer = await self._node.offers.offered(app)
-        for node_id in nodes:
-            if self._node.link(node_id) is None:
-                raise UserError(f"{self._node.label(node_id)} is not connected: `nodes` shows who is alive", code="unreachable")
+        offer = await self._node.offers.offered(app, self._common_networks(nodes, network))
         await self._node.offers.bring_offered(offer)
         session = Session(int.from_bytes(self._loop.entropy(8), "little") or 1, offer.name, offer.version, offer.publisher_id,
                           offer.network, arguments, self._me, self._loop.entropy(32), self._free_port(), offer.files, offer.bytes)
@@ -78,6 +76,27 @@ class Launcher:
                                     f", arguments {arguments}")
         self.act()
         return session
+
+    def _common_networks(self, nodes, network):
+        """Names of the networks that this node and all of these are in."""
+        names = [self._node.network(network).name] if network else [known.name for known in self._node.networks.all()]
+        for node_id in nodes:
+            connection = self._node.link(node_id)
+            label = self._node.label(node_id)
+            if connection is None:
+                raise UserError(f"{label} is not connected: `nodes` shows who is alive", code="unreachable")
+            before, names = names, [name for name in names if name in self._node.offers.common(connection)]
+            if not names:
+                raise UserError(f"{label} is not in {' or '.join(before)}: a session runs within one network; "
+                                "`nodes --network NET` shows who is in it", code="other-network")
+        return names
+
+    def left_network(self, name):
+        """What runs in a network that this node has left ends here."""
+        for session in self.sessions:
+            if session.network == name:
+                self.sessions.close(session)
+        self.act()
 
     async def wait(self, session) -> int:
         """Until the session is over; what `run --wait` exits with. If nobody takes part, this node's instance ends too."""
@@ -97,6 +116,10 @@ class Launcher:
     def _on_invite(self, connection, invite):
         if app_name_fault(invite.app):
             raise PeerError("invites to an application whose name is not allowed", "name")
+        if invite.network not in self._node.offers.common(connection):
+            connection.send(proto.ANSWER, session=invite.session, status=proto.BROKEN,
+                            text="the two nodes are not both in the network of that application")
+            return
         try:
             member = self._node.neighbours.table.get(connection.peer_id)
             known_since = member.first_seen_wall if member else 0.0
@@ -279,8 +302,8 @@ class Launcher:
             "state": self._node.publisher.name, "session": session.number, "token": session.token.hex(), "app": session.app,
             "version": session.version.hex(), "folder": folder, "data": data,
             "framework": os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "home": self._node.home,
-            "network": self._node.networks.tags[0].hex(), "port": self._port_for(session), "root_port": self._node.port,
-            "me": self._me.hex(),
+            "network": self._node.networks.by_name(session.network).tag.hex(), "port": self._port_for(session),
+            "root_port": self._node.port, "me": self._me.hex(),
             "host": session.host.hex(), "name": self._node.name, "args": session.arguments,
             "roster": [dict(row, id=row["id"].hex()) for row in self._roster(session)]}
 

@@ -91,7 +91,7 @@ class Membership:
         self.me.nonce = nonce
         self._members = {me: self.me}
         self._effects = []
-        self._view = None              # as `view` gave it last, until somebody comes or goes
+        self._views = {}               # network's tag -> as `view` gave it last, until somebody comes or goes
 
     def __iter__(self):
         return iter(list(self._members.values()))
@@ -104,12 +104,14 @@ class Membership:
         """How many are alive, this node included."""
         return sum(1 for member in self._members.values() if member.state == ALIVE)
 
-    def view(self):
-        """A digest of who is alive, the same on every node that sees the same (u64)."""
-        if self._view is None:         # each beacon and each HELLO tells it
-            ids = sorted(member.id for member in self._members.values() if member.state == ALIVE)
-            self._view = int.from_bytes(hashlib.sha256(b"".join(ids)).digest()[:8], "little")
-        return self._view
+    def view(self, tag):
+        """A digest of who is alive in a network, the same on every node that sees the same (u64). This node counts in each."""
+        view = self._views.get(tag)
+        if view is None:         # each beacon and each HELLO tells it
+            ids = sorted(member.id for member in self._members.values()
+                         if member.state == ALIVE and (tag in member.networks or member.is_self))
+            view = self._views[tag] = int.from_bytes(hashlib.sha256(b"".join(ids)).digest()[:8], "little")
+        return view
 
     # -- evidence
 
@@ -137,6 +139,8 @@ class Membership:
         if not member.verified:
             member.name = name
             member.networks = [tag]
+        elif tag not in member.networks and member.state != ALIVE:
+            member.networks = (member.networks + [tag])[-limits.MAX_NETWORKS:]
         news = nonce != 0 and nonce != member.nonce
         if member.state == ALIVE and not news or member.state == LEFT and not news:
             return
@@ -160,13 +164,31 @@ class Membership:
         member.verified = True
         member.refused = 0
         member.last_seen = now
-        if tag not in member.networks:
-            member.networks = (member.networks + [tag])[-16:]
+        member.networks = [tag]
         if port:
             member.add_address(host, port, is_proven=True)
         self._happened(member, "linked", now)
         if not member.is_kept:
             self._keep(member, tag)
+
+    def belongs(self, node_id, tags):
+        """It is connected, and has proved to be in these networks and in no others."""
+        member = self._members.get(node_id)
+        if member is not None and set(member.networks) != set(tags):
+            member.networks = [tag for tag in member.networks if tag in tags] + sorted(set(tags) - set(member.networks))
+            self._views.clear()
+
+    def left_network(self, tag):
+        """This node has left a network: whom it knew from there alone is forgotten, the others are dialled in another."""
+        for member in list(self._members.values()):
+            if tag not in member.networks:
+                continue
+            member.networks = [other for other in member.networks if other != tag]
+            if not member.networks and not member.is_self:
+                self._forget(member)
+            elif member.is_kept:
+                self._keep(member, member.networks[0])
+        self._views.clear()
 
     def unlinked(self, node_id, kind, now):
         """Its connection ended; `kind` is LinkDown's, or "protocol"."""
@@ -255,7 +277,7 @@ class Membership:
     def _forget(self, member):
         self._release(member)
         del self._members[member.id]
-        self._view = None
+        self._views.clear()
         self._effects.append(Changed(member, member.state, None))
 
     def _happened(self, member, event, now):
@@ -263,7 +285,7 @@ class Membership:
         if after is None:
             return
         before, member.state, member.since = member.state, after, now
-        self._view = None
+        self._views.clear()
         self._effects.append(Changed(member, before, after))
 
     def _keep(self, member, tag, first=None):

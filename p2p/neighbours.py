@@ -33,9 +33,9 @@ class Neighbours:
         self._loop = node.loop
         self._timer = None
         self._save_due = False
-        self._asked = {}                  # node ID -> when its view was last asked for, and which one differed from which
-        self._views = {}                  # node ID -> the view it last told
-        self._told_view = None
+        self._asked = {}                  # (network's tag, node ID) -> when its view was last asked for, and which one differed from which
+        self._views = {}                  # (network's tag, node ID) -> the view it last told
+        self._told_views = {}             # network's tag -> what was last told
         self._sayings, self._tidings = Budget(*SAYINGS), Budget(*TIDINGS)
         self._unknown, self._clones = Budget(*UNKNOWN), Budget(*CLONES)
         self._timers = []
@@ -90,7 +90,7 @@ class Neighbours:
                 member.add_address(clean(other), hello.port, is_proven=False)
         if not member.first_seen_wall:
             member.first_seen_wall = self._loop.wall()
-        self._views[member_id] = hello.view
+        self._views[connection.channel.tag, member_id] = hello.view
         self._node.broadcaster.prove(member_id, hello.incarnation)
         if was_started_anew:                 # it may be back before anybody missed it
             self._gone(member)
@@ -102,7 +102,7 @@ class Neighbours:
     def down(self, member_id, connection, error):
         """A link ended."""
         kind = error.kind if isinstance(error, LinkDown) else "protocol"
-        self._views.pop(member_id, None)
+        self._forget_views(member_id)
         self.table.unlinked(member_id, kind, self._loop.now())
         member = self.table.get(member_id)
         if member is not None:
@@ -155,7 +155,8 @@ class Neighbours:
     def _changed(self, effect):
         member, after = effect.member, effect.after
         if after is None:
-            self._asked.pop(member.id, None)      # forgotten: in years many identities come and go
+            for key in [key for key in self._asked if key[1] == member.id]:      # in years many identities come and go
+                del self._asked[key]
         if after == membership.ALIVE:
             if effect.before != membership.SUSPECT or not member.was_told:
                 self._tell(member, "is here" if not member.was_told else "is back")
@@ -188,27 +189,69 @@ class Neighbours:
 
     def _compare(self):
         self._timers[0] = self._loop.call_later(limits.VIEW_EVERY, self._compare)
-        view = self.table.view()
-        links = list(self._node.links)
-        if view != self._told_view:
-            self._told_view = view
-            for connection in links:
-                connection.send(proto.VIEW, view=view)
+        for tag in self._node.networks.tags:
+            view = self.table.view(tag)
+            if view != self._told_views.get(tag):
+                self._told_views[tag] = view
+                for connection in self._node.links:
+                    if tag in connection.networks:
+                        connection.send(proto.VIEW, view=view, network=tag)
+            self._ask_about(tag, view)
+
+    def _ask_about(self, tag, view):
         now = self._loop.now()
-        for peer_id in whom_to_ask(self._views, view, self._asked, now):
+        views = {peer_id: theirs for (known, peer_id), theirs in self._views.items() if known == tag}
+        asked = {peer_id: last for (known, peer_id), last in self._asked.items() if known == tag}
+        for peer_id in whom_to_ask(views, view, asked, now):
             connection = self._node.link(peer_id)
             if connection is not None:
-                self._asked[peer_id] = now, (self._views[peer_id], view)
-                self._loop.start(self.ask_view(connection))
+                self._asked[tag, peer_id] = now, (views[peer_id], view)
+                self._loop.start(self.ask_view(connection, tag))
 
     def _on_view(self, connection, view):
-        self._views[connection.peer_id] = view.view
+        tag = self._network_of(connection, view.network)
+        if tag in connection.networks:
+            self._views[tag, connection.peer_id] = view.view
 
-    async def ask_view(self, connection):
-        """Learn whom a peer knows; what it says is a hint, to be dialled."""
+    def _forget_views(self, node_id):
+        for tag in self._node.networks.tags:
+            self._views.pop((tag, node_id), None)
+
+    @staticmethod
+    def _network_of(connection, tag):
+        return tag if any(tag) else connection.channel.tag
+
+    # -- networks
+
+    def belongs(self, connection):
+        """What the other end of a link has proved to be in has changed: note it, and tell whom this node sees there."""
+        self.table.belongs(connection.peer_id, connection.networks)
+        for tag in sorted(connection.networks - {connection.channel.tag}):
+            if self._node.networks.by_tag(tag) is not None:
+                connection.send(proto.VIEW, view=self.table.view(tag), network=tag)
+        self.act()
+        self._node.touched()
+        self._save_later()
+
+    def left_network(self, tag):
+        """This node is not in it any more."""
+        for known in (self._views, self._asked):
+            for key in [key for key in known if key[0] == tag]:
+                del known[key]
+        self._told_views.pop(tag, None)
+        self.table.left_network(tag)
+        self.act()
+        self._node.touched()
+        self._save_later()
+
+    async def ask_view(self, connection, tag=None):
+        """Learn whom a peer knows in a network; what it says is a hint, to be dialled."""
+        tag = tag or connection.channel.tag
         try:
-            answer = await connection.request(proto.NODES)
+            answer = await connection.request(proto.NODES, network=tag)
         except (LinkDown, Refusal):
+            return
+        if self._node.networks.by_tag(tag) is None:
             return
         interfaces = self._node.interfaces()
         for row in answer.nodes:
@@ -216,18 +259,21 @@ class Neighbours:
                 continue
             for host in row.addresses:
                 if is_nearby(host, interfaces):
-                    self.table.heard(row.id, node_name(row.name), host, row.port, 0, connection.channel.tag, self._loop.now())
+                    self.table.heard(row.id, node_name(row.name), host, row.port, 0, tag, self._loop.now())
         self.act()
 
-    async def _on_nodes(self, connection, _fields):
-        return await self._node.answering(connection, lambda: self._rows(connection))
+    async def _on_nodes(self, connection, asked):
+        tag = self._network_of(connection, asked.network)
+        return await self._node.answering(connection, lambda: self._rows(connection, tag))
 
-    async def _rows(self, connection):
+    async def _rows(self, connection, tag):
+        if tag not in connection.networks:
+            raise Refusal(proto.NOT_FOUND, "no such network here")
         rows = []
         now = self._loop.now()
         local = connection.channel.is_loopback
         for member in self.table:
-            if member.is_self or not member.verified or member.id == connection.peer_id or not member.addresses:
+            if member.is_self or member.id == connection.peer_id or not (member.verified and tag in member.networks and member.addresses):
                 continue
             hosts = [host for host, _ in member.addresses if "%" not in host and (local or not host.startswith(("127.", "::1")))]
             if hosts:
@@ -315,6 +361,8 @@ class Neighbours:
         try:
             rows = json.loads(self._node.disk.read_bytes(path, MAX_REMEMBERED).decode("utf-8"))
             for row in rows[:limits.MAX_MEMBERS - 1]:
+                if self._node.networks.by_tag(bytes.fromhex(row["network"])) is None:
+                    continue             # this node has left it
                 addresses = [(str(host), int(port)) for host, port in row["addresses"]]
                 self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, bytes.fromhex(row["network"]),
                                       float(row["first_seen"]), self._loop.now())
@@ -332,7 +380,7 @@ class Neighbours:
         self._save_due = False
         rows = [{"id": member.id.hex(), "name": member.name, "addresses": member.addresses, "network": member.networks[0].hex(),
                  "first_seen": member.first_seen_wall}
-                for member in self.sorted() if member.is_acquainted and not member.is_self and member.addresses]
+                for member in self.sorted() if member.is_acquainted and not member.is_self and member.addresses and member.networks]
         try:
             self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
         except P2PError as error:

@@ -12,6 +12,7 @@ own, so a peer cannot even name a command.
 import os
 
 from . import __version__, limits, proto, system
+from .belonging import Belonging
 from .broadcaster import Broadcaster
 from .client import Client
 from .dispatch import Dispatch
@@ -127,6 +128,7 @@ class Node:
         self.links = Links(loop, me, self.neighbours.up, self.neighbours.down,
                            min(limits.MAX_LINKS, system.descriptors() - SPARE_DESCRIPTORS))
         self.offers = Offers(self)
+        self.belonging = Belonging(self)
         self.launcher = Launcher(self)
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]
         self.owners = Owners(self)
@@ -134,6 +136,7 @@ class Node:
         self.broadcaster = Broadcaster(
             loop, me, self.networks, self.incarnation, self.wanted_port or self.port, self._beacon,
             self.neighbours.heard, self._datagram_refused, self.neighbours.table.alive)
+        self.networks.on_change += [lambda: self.broadcaster.beacon(True), self.touched]
         if not self.broadcaster.can_hear:
             text = (f"UDP port {self.wanted_port} is held by another program: others' beacons are not all heard here; "
                     "end it, or use `connect HOST`")
@@ -214,11 +217,11 @@ class Node:
                  if local or not interface.is_loopback]
         return {"role": proto.NODE, "name": self.name, "version": self.version, "nonce": self.nonce, "port": self.port,
                 "abilities": 0, "networks": self.networks.tags, "addresses": hosts[:limits.MAX_ADDRESSES],
-                "view": self.neighbours.table.view(), "incarnation": self.incarnation}
+                "view": self.neighbours.table.view(connection.channel.tag), "incarnation": self.incarnation}
 
-    def _beacon(self):
+    def _beacon(self, tag):
         name = self.name.encode("utf-8")[:200].decode("utf-8", "ignore")
-        return {"name": name, "port": self.port, "nonce": self.nonce, "view": self.neighbours.table.view()}
+        return {"name": name, "port": self.port, "nonce": self.nonce, "view": self.neighbours.table.view(tag)}
 
     def connection_ready(self, connection):
         """Both HELLOs are heard: decide what this connection is."""
@@ -228,6 +231,7 @@ class Node:
             if role != proto.NODE:
                 raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")
             if self.links.adopt(connection):
+                self.belonging.greet(connection)
                 self.offers.greet(connection)
                 self.launcher.met(connection.peer_id)
             return
@@ -333,6 +337,10 @@ class Node:
         if node_id != self.identity.node_id:
             await self.request(node_id, proto.PING)
         return self.loop.now() - began
+
+    def network(self, name=None):
+        """The Network that a person means; without a name the first. Raises UserError."""
+        return self.networks.all()[0] if name is None else self.networks.by_name(name)
 
     async def connect(self, host, port):
         """Dial an address or a name that a person gave; the Member behind it. Raises UserError."""

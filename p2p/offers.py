@@ -27,6 +27,7 @@ CATALOGUE_FILE = "catalogue"
 ANNOUNCE_AFTER = 0.05        # s in which changes are gathered before the links are told
 SIGNATURES = (100, 200, 1.0) # looked at for one teller and for all, in so many s: 1.6 ms of CPU each, and sending one again costs nothing
 WITHDRAWN = bytes(32)
+MAX_PACKED = 64               # of the sets of networks in which links are
 BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "apps")
 
 # The file: what is offered, and from whom each installed application came
@@ -48,10 +49,11 @@ class Offers:
         self._to_verify = {}          # who told -> offers whose signature is not yet checked
         self._bringing = {}           # (name, version) -> Future of the folder
         self._fanout = Fanout(node.loop)
-        self._packed = {}             # tag of a network -> (the catalogue's edition, what is told of it)
+        self._packed = {}             # names of networks -> (the catalogue's edition, what is told of them)
         self._bundled = {}            # name -> Manifest of what ships with the framework
         self.store = Store(node.home, node.disk)
         self.catalogue = Catalogue(self._me)
+        node.networks.on_change.append(self._networks_changed)
         node.dispatch.request(proto.MANIFEST, self._on_manifest)
         node.dispatch.request(proto.BLOCK, self._on_block)
         node.dispatch.notice(proto.CATALOGUE, self._on_catalogue)
@@ -78,20 +80,27 @@ class Offers:
         self._tell([connection])
 
     def _tell(self, connections):
-        """Everything, packed once for each network: it is the same for all in it."""
-        for tag in self._node.networks.tags:
-            members = [connection for connection in connections if connection.channel.tag == tag and connection.is_ready]
-            if members:
-                edition, body = self._packed.get(tag, (None, b""))
-                if edition != self.catalogue.edition:
-                    body = proto.CATALOGUE.pack(**self._everything(tag))
-                    self._packed[tag] = self.catalogue.edition, body
-                self._fanout.post(members, proto.CATALOGUE.word, body)
+        """Everything, packed once for all that are in the same networks."""
+        groups = {}
+        for connection in connections:
+            if connection.is_ready:
+                groups.setdefault(self.common(connection), []).append(connection)
+        for names, members in groups.items():
+            edition, body = self._packed.get(names, (None, b""))
+            if edition != self.catalogue.edition:
+                body = proto.CATALOGUE.pack(**self._everything(names))
+                if len(self._packed) >= MAX_PACKED:
+                    self._packed.clear()
+                self._packed[names] = self.catalogue.edition, body
+            self._fanout.post(members, proto.CATALOGUE.word, body)
 
-    def _everything(self, tag):
-        """What the members of one network may hear: its offers, and which of those versions are here; nothing else that is here."""
-        network = self._node.networks.by_tag(tag)
-        offers = self.catalogue.offers([network.name])
+    def common(self, connection):
+        """The names of the networks that both ends of a connection are in."""
+        return tuple(network.name for network in self._node.networks.all() if network.tag in connection.networks)
+
+    def _everything(self, names):
+        """What the members of these networks may hear: their offers, and which of those versions are here; nothing else that is here."""
+        offers = self.catalogue.offers(names)
         offered = {(offer.name, offer.version) for offer in offers}
         holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me) if (name, version) in offered]
         return {"offers": [offer.row() for offer in offers], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
@@ -128,7 +137,8 @@ class Offers:
     def _on_catalogue(self, connection, told):
         if self._node.links.get(connection.peer_id) is not connection:
             return                    # all is said again on the link, and what comes late here is old
-        rows = [row for row in told.offers if not self.catalogue.is_known(row.signature)]
+        names = self.common(connection)
+        rows = [row for row in told.offers if row.network in names and not self.catalogue.is_known(row.signature)]
         if any(app_name_fault(row.name) for row in told.holdings + rows):
             raise PeerError("its catalogue has a name that no application may have", "name")
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
@@ -165,6 +175,13 @@ class Offers:
         if not offer.is_withdrawn:
             self._node.log.write("offer", f"{self._node.label(offer.publisher_id)} offers {offer.name} {offer.version.hex()[:12]}")
 
+    def _networks_changed(self):
+        """What was offered in a network that this node has left is no affair of this node any more."""
+        names = [network.name for network in self._node.networks.all()]
+        for name in sorted({offer.network for offer in self.catalogue.offers()} - set(names)):
+            self.catalogue.leave(name)
+        self._announce()
+
     def gone(self, node_id):
         """A node that is dead or has left serves nothing."""
         self.catalogue.forget(node_id)
@@ -173,14 +190,17 @@ class Offers:
     # -- serving
 
     async def _on_manifest(self, connection, asked):
-        manifest = await self._node.answering(connection, lambda: self._loop.work(self.store.manifest, asked.version))
+        manifest = None
+        if self.catalogue.is_shown(asked.version, self.common(connection)):
+            manifest = await self._node.answering(connection, lambda: self._loop.work(self.store.manifest, asked.version))
         if manifest is None:
             raise Refusal(proto.NOT_FOUND, "that version is not here")
         return {"manifest": manifest.encode()}
 
     async def _on_block(self, connection, asked):
-        data = await self._node.answering(
-            connection, lambda: self._loop.work(self.store.read_block, asked.digest, asked.offset, asked.length))
+        names = self.common(connection)
+        data = await self._node.answering(connection, lambda: self._loop.work(
+            self.store.read_block, asked.digest, asked.offset, asked.length, lambda version: self.catalogue.is_shown(version, names)))
         if data is None:
             raise Refusal(proto.NOT_FOUND, "that content is not here")
         return {"data": data}
@@ -192,25 +212,24 @@ class Offers:
         folder = os.path.abspath(folder)
         name = name or os.path.basename(folder)
         check_app_name(name)
-        names = [known.name for known in self._node.networks.all()]
-        if network is not None and network not in names:
-            raise UserError(f"{clean(network)}: this node is not in such a network; it is in {', '.join(names)}", code="no-such-network")
+        network = self._node.network(network).name
         found = self._node.disk.status(folder)
         if found is not None and found.kind in "dl" and not self._node.disk.exists(os.path.join(folder, "main.py")):
             raise UserError(f"{clean(folder, 200)}: there is no main.py in it. An application is a folder with a main.py, which is what "
                             "`run` starts: add one, or name the folder that has it", code="no-main")
         manifest = await self._loop.work(self.store.install_folder, folder, name)
-        await self._publish(name, manifest.version, network or names[0], len(manifest.files), manifest.bytes)
+        await self._publish(name, manifest.version, network, len(manifest.files), manifest.bytes)
         await self._holdings_changed()
         self._node.log.write("share", f"{name} {manifest.version.hex()[:12]}: {len(manifest.files)} files, {manifest.bytes} bytes")
         return {"name": name, "version": manifest.version.hex(), "files": len(manifest.files), "bytes": manifest.bytes}
 
     async def unshare(self, name):
         """Offer it no longer; what others have fetched stays theirs."""
-        offer = self.catalogue.newest(name, self._me)
-        if offer is None:
+        networks = self.catalogue.offered_in(name, self._me)
+        if not networks:
             raise UserError(f"{clean(name)}: not shared from here. `apps` lists what is", code="no-such-app")
-        await self._publish(name, WITHDRAWN, offer.network, 0, 0)
+        for network in networks:
+            await self._publish(name, WITHDRAWN, network, 0, 0)
         self._announce()
 
     async def _publish(self, name, version, network, files, size):
@@ -222,49 +241,55 @@ class Offers:
 
     # -- choosing
 
-    def newest(self, word):
-        """The offer that a person means by NAME or NAME@PUBLISHER. Raises UserError."""
+    def newest(self, word, networks=None):
+        """The offer that a person means by NAME or NAME@PUBLISHER, in these networks (names). Raises UserError."""
         name, _, publisher = word.partition("@")
-        offer = self.catalogue.newest(name, self._node.find(publisher).id if publisher else None)
+        publisher_id = self._node.find(publisher).id if publisher else None
+        offer = self.catalogue.newest(name, publisher_id, networks)
         if offer is not None:
             return offer
+        elsewhere = networks is not None and self.catalogue.newest(name, publisher_id)
+        if elsewhere:
+            raise UserError(f"{clean(word)} is offered in {elsewhere.network}, not in {' or '.join(networks)}: "
+                            "`share DIR --network NET` offers it there, too", code="other-network")
         publishers = self.catalogue.publishers(name)
         if publisher or not publishers:
             raise UserError(f"{clean(word)}: no such application here. `apps` lists them; `share DIR` offers one", code="no-such-app")
         choices = " or ".join(f"{name}@{self._node.label(node_id)}" for node_id in publishers[:8])
         raise UserError(f"{clean(name)}: several nodes offer it: say {choices}", code="ambiguous-app")
 
-    async def offered(self, word):
+    async def offered(self, word, networks):
         """As `newest`; but the bare name of an application that ships with the framework means that one, offered when first wanted.
 
         Only what the user has installed by name from somebody comes before it: a stranger may offer a "chat" at any time.
         """
-        if self._ships(word) and word not in self.catalogue.pins and self.catalogue.newest(word, self._me) is None:
-            await self.share(os.path.join(BUNDLED, word))
-        return self.newest(word)
+        if networks and self._ships(word) and word not in self.catalogue.pins and self.catalogue.newest(word, self._me, networks) is None:
+            await self.share(os.path.join(BUNDLED, word), network=networks[0])
+        return self.newest(word, networks)
 
     def _ships(self, word):
         return not app_name_fault(word) and self._node.disk.exists(os.path.join(BUNDLED, word, "main.py"))
 
-    def rows(self):
-        """What `apps` lists."""
+    def rows(self, networks=None):
+        """What `apps` lists; of these networks (names) alone where they are given."""
         mine = self.catalogue.held_by(self._me)
         return [{"name": offer.name, "version": offer.version.hex(), "publisher": node_id_text(offer.publisher_id),
                  "network": offer.network, "files": offer.files, "bytes": offer.bytes,
                  "installed": (offer.name, offer.version) in mine,
                  "holders": [self._node.label(node_id) for node_id in holders]}
-                for offer, holders in self.catalogue.rows()]
+                for offer, holders in self.catalogue.rows(networks)]
 
     async def bundled_rows(self):
         """The same of what ships with the framework and is not offered from here yet: `run` offers it when it is first wanted."""
         rows = []
+        networks = [network.name for network in self._node.networks.all()]
         for name in self._node.disk.listdir(BUNDLED) if self._node.disk.exists(BUNDLED) else []:
             if self._ships(name) and self.catalogue.newest(name, self._me) is None:
                 if name not in self._bundled:
                     self._bundled[name] = await self._loop.work(self.store.scan, os.path.join(BUNDLED, name))
                 manifest = self._bundled[name]
                 rows.append({"name": name, "version": manifest.version.hex(), "publisher": node_id_text(self._me),
-                             "network": self._node.networks.all()[0].name, "files": len(manifest.files), "bytes": manifest.bytes,
+                             "network": networks[0], "files": len(manifest.files), "bytes": manifest.bytes,
                              "installed": self.store.is_installed(name, manifest.version), "holders": []})
         return rows
 

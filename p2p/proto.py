@@ -107,10 +107,15 @@ BEACON = message(
     0x10, "BEACON", "Here I am. `nonce` changes at each start; `answer` asks who hears it to send a beacon back.",
     ("name", name), ("port", u16), ("nonce", u64), ("view", u64), ("answer", flag), transport="udp")
 NODES = message(
-    0x11, "NODES", "Whom do you know? What comes back is a hint: addresses to dial.",
-    reply=(("nodes", several(NodeRow, limits.MAX_MEMBERS)),))
+    0x11, "NODES", "Whom do you know in this network (none: in that of the connection)? What comes back is a hint: addresses to dial.",
+    ("network", tag, bytes(8)), reply=(("nodes", several(NodeRow, limits.MAX_MEMBERS)),))
 VIEW = message(
-    0x13, "VIEW", "The digest of whom the sender sees alive; who sees others asks with NODES.", ("view", u64))
+    0x13, "VIEW", "The digest of whom the sender sees alive in a network; who sees others asks with NODES.", ("view", u64),
+    ("network", tag, bytes(8)))
+PROOF = message(
+    0x14, "PROOF", "The sender is in this network, too: its certificate there, for the key that TLS has proved. It is told to whoever "
+    "lists the network in HELLO, and to all when it is joined.", ("network", tag), ("certificate", blob(2048)))
+WITHDRAW = message(0x15, "WITHDRAW", "The sender has left this network.", ("network", tag))
 SAY = message(0x12, "SAY", "A line for the screen of the other's user.", ("text", line), reply=())
 
 # -- applications' files

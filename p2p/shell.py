@@ -33,7 +33,8 @@ LEAVE = ("exit", "quit")
 EXPLAIN_AFTER = 0.5        # s that `exit` waits in silence for what runs
 MAX_WAITING = 100          # lines typed or pasted ahead
 REFRESH_AFTER = 0.5        # s between two askings for the names that completion offers
-SOURCES = {"node": ("nodes", "name"), "app": ("apps", "name"), "job": ("jobs", "job"), "request": ("requests", "request")}
+SOURCES = {"node": ("nodes", "name"), "app": ("apps", "name"), "job": ("jobs", "job"), "request": ("requests", "request"),
+           "network": ("networks", "name")}
 
 
 class ShellCaller(Caller):

@@ -37,7 +37,7 @@ class Bed(Bench):
         self.sequence = 0
 
     def broadcaster(self, me, name="ann"):
-        made = Broadcaster(self.loop, me, self.networks, 1, self.port, lambda: {"name": name, "port": 5, "nonce": 7, "view": 9},
+        made = Broadcaster(self.loop, me, self.networks, 1, self.port, lambda tag: {"name": name, "port": 5, "nonce": 7, "view": 9},
                            lambda sender, network, fields, host: made.heard.append((sender, fields.name, host)),
                            lambda reason, host: made.refused.append(reason), lambda: 2)
         made.heard, made.refused = [], []

@@ -173,11 +173,11 @@ def test_the_view_is_the_same_for_the_same_living_and_changes_with_them(table):
     other = Membership(BOB, "bob", 1, 0.0)
     link(table, 1.0)
     other.linked(ME, "ann", "1", 11, "10.0.0.1", 47474, TAG, 1.0)
-    assert table.view() == other.view()
+    assert table.view(TAG) == other.view(TAG)
     table.unlinked(BOB, "silent", 2.0)
-    assert table.view() != other.view()
+    assert table.view(TAG) != other.view(TAG)
     link(table, 3.0)
-    assert table.view() == other.view()
+    assert table.view(TAG) == other.view(TAG)
 
 
 @pytest.mark.parametrize("kind, dials", [("refused", 1), ("timeout", 1), ("unreachable", 1), ("protocol", 1), ("eof", limits.HINT_TRIES)])

@@ -362,12 +362,12 @@ def test_views_that_differ_for_good_are_asked_about_ever_more_rarely(bed, monkey
     bed.meet()
     asked = []
     ask = ann.neighbours.ask_view
-    ann.neighbours.ask_view = lambda connection: asked.append(connection) or ask(connection)
-    bob.neighbours.table.view = lambda: 4711
+    ann.neighbours.ask_view = lambda connection, tag=None: asked.append(connection) or ask(connection, tag)
+    bob.neighbours.table.view = lambda tag: 4711
     bed.until(lambda: asked)
     end = bed.loop.now() + 1.0
     bed.until(lambda: bed.loop.now() > end)
     assert len(asked) < 4
-    bob.neighbours.table.view = lambda: 4712               # news
+    bob.neighbours.table.view = lambda tag: 4712               # news
     known = len(asked)
     bed.until(lambda: len(asked) > known)

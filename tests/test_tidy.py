@@ -25,7 +25,7 @@ FLOORS = (
     "trust.identity trust.networks trust.consent sync.scan sync.staging sync.store sync.catalogue sync.transfer "
     "sessions jobs",
     # 3: the kinds of process, what applications import, and the simulator
-    "node neighbours launching guardian offers owner publishing app instance inbox child testing",
+    "node neighbours belonging launching guardian offers owner publishing app instance inbox child testing",
     # 4: faces
     "verbs rootlink shell script modes cli terminal",
 )

@@ -21,6 +21,7 @@ Pure: a signature takes about 10 ms to check, so whoever calls `add` has asked `
 
 import hashlib
 import struct
+from collections import OrderedDict
 
 from .. import limits
 from ..errors import PeerError
@@ -30,6 +31,7 @@ from .manifest import app_name_fault
 WITHDRAWN = bytes(32)               # the version of an offer that ends the earlier ones
 PURPOSE = b"p2pframe/1 offer\n"     # signed with the rest, so that no other signature of this key passes for an offer
 PUBLIC_KEY_SIZE, SIGNATURE_SIZE = 91, 64
+MAX_SHOWN = 4 * limits.MAX_OFFERS   # versions of which is remembered in which networks they were offered
 
 
 class Offer:
@@ -105,6 +107,7 @@ class Catalogue:
         self._offers = {}           # (name, publisher ID, network) -> Offer
         self.pins = {}              # name -> ID of the publisher from whom it was installed
         self._signatures = set()    # of all of them
+        self._shown = OrderedDict() # version -> networks in which it was offered, also if another is newer now: it may be on its way
         self._published = {}        # publisher ID -> {key of _offers: None}
         self._lowest = None         # the lowest rank among _offers; None: to be looked up
         self._held = {}             # node ID -> sorted (name, version)
@@ -140,6 +143,11 @@ class Catalogue:
         else:
             self._signatures.discard(self._offers[key].signature)
         self._offers[key] = offer
+        if not offer.is_withdrawn:
+            self._shown.setdefault(offer.version, set()).add(offer.network)
+            self._shown.move_to_end(offer.version)
+            if len(self._shown) > MAX_SHOWN:
+                self._shown.popitem(last=False)
         self._signatures.add(offer.signature)
         self._lowest = None
         self.edition += 1
@@ -148,6 +156,19 @@ class Catalogue:
     def offers(self, networks=None) -> list:
         """All offers, withdrawals too, sorted; with `networks`, those of these only (what a peer in them may hear)."""
         return [self._offers[key] for key in sorted(self._offers) if networks is None or key[2] in networks]
+
+    def is_shown(self, version: bytes, networks) -> bool:
+        """Was this version offered in one of these networks? Whoever is in it may fetch it."""
+        return not self._shown.get(version, set()).isdisjoint(networks)
+
+    def leave(self, network: str):
+        """This node is not in that network any more: forget what was offered there."""
+        for key in [key for key in self._offers if key[2] == network]:
+            self._drop(key)
+        for networks in self._shown.values():
+            networks.discard(network)
+        self._lowest = None
+        self.edition += 1
 
     def serial(self, name: str, publisher_id: bytes) -> int:
         """The highest serial of this publisher's offers of a name; 0 where none is known."""
@@ -164,17 +185,24 @@ class Catalogue:
         return sorted({offer.publisher_id for offer in self._offers.values()
                        if offer.name == name and not offer.is_withdrawn})
 
-    def newest(self, name: str, publisher_id=None):
-        """The newest Offer of a publisher, or of the one that must be meant; None where there is none or no telling."""
+    def newest(self, name: str, publisher_id=None, networks=None):
+        """The newest Offer of a publisher, or of the one that must be meant, in these networks (names) or in any; None where there is none
+        or no telling."""
         if publisher_id is None:
             publisher_id = self._meant(name)
-        offers = [offer for offer in self._of(name, publisher_id) if not offer.is_withdrawn]
+        offers = [offer for offer in self._of(name, publisher_id)
+                  if not offer.is_withdrawn and (networks is None or offer.network in networks)]
         return max(offers, key=lambda offer: offer.age, default=None)
 
-    def rows(self) -> list:
-        """(newest Offer, sorted IDs of its holders) for each name and publisher that offers it now, sorted."""
-        pairs = sorted({(offer.name, offer.publisher_id) for offer in self._offers.values() if not offer.is_withdrawn})
-        newest = [self.newest(name, publisher_id) for name, publisher_id in pairs]
+    def offered_in(self, name: str, publisher_id: bytes) -> list:
+        """Names of the networks in which this publisher offers it now, sorted."""
+        return sorted(offer.network for offer in self._of(name, publisher_id) if not offer.is_withdrawn)
+
+    def rows(self, networks=None) -> list:
+        """(newest Offer, sorted IDs of its holders) for each name and publisher that offers it now, sorted; in these networks or in any."""
+        pairs = sorted({(offer.name, offer.publisher_id) for offer in self._offers.values()
+                        if not offer.is_withdrawn and (networks is None or offer.network in networks)})
+        newest = [self.newest(name, publisher_id, networks) for name, publisher_id in pairs]
         return [(offer, self.holders(offer.name, offer.version)) for offer in newest]
 
     # -- holdings

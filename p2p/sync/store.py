@@ -40,6 +40,7 @@ class Store:
         self._quota = quota
         self._lock = threading.RLock()
         self._index = None          # content's SHA-256 -> path below home; made when first needed, never changed
+        self._versions = {}         # content's SHA-256 -> the versions that have it; made with the index
         self._used = 0              # bytes of all installed versions, as of the index
         self._open = {}             # (name, version) -> Staging
 
@@ -97,8 +98,8 @@ class Store:
                             "remove this version and sync again", code="damaged")
         return manifest
 
-    def read_block(self, digest: bytes, offset: int, length: int):
-        """Up to `length` bytes of an installed file, named by its content; None where it is not here.
+    def read_block(self, digest: bytes, offset: int, length: int, may_show=lambda version: True):
+        """Up to `length` bytes of an installed file, named by its content; None where it is not here, or in no version that `may_show`.
 
         Not verified: the receiver does that. PeerError for more than one block.
         """
@@ -106,7 +107,7 @@ class Store:
             raise PeerError(f"asks for {length} bytes where {limits.MAX_BLOCK} are allowed", "limit")
         for _ in range(2):
             path = self.contents().get(digest)
-            if path is None:
+            if path is None or not any(may_show(version) for version in self._versions.get(digest, ())):
                 return None
             try:
                 return self._disk.read_at(path, min(offset, limits.MAX_APP_BYTES), length)
@@ -123,15 +124,18 @@ class Store:
         """{SHA-256: path below home} of all installed files."""
         with self._lock:
             if self._index is None:
-                index, used = {}, 0
+                index, versions, used = {}, {}, 0
                 for name, version in self.holdings():
                     try:
                         manifest = self.manifest(version)
                     except UserError:
                         continue            # damaged: whoever wants that version is told, the others go on
                     used += manifest.bytes
-                    index.update(places(manifest, f"apps/{name}/{version.hex()}/"))
-                self._index, self._used = index, used
+                    here = places(manifest, f"apps/{name}/{version.hex()}/")
+                    index.update(here)
+                    for digest in here:
+                        versions.setdefault(digest, []).append(version)
+                self._index, self._versions, self._used = index, versions, used
             return self._index
 
     # -- sharing

@@ -34,8 +34,9 @@ async def unshare(command, node):
 
 async def apps(command, node):
     """All applications known here and in the networks."""
-    offered = node.offers.rows()
-    rows = offered + await node.offers.bundled_rows()
+    networks = [node.network(command.args.network).name] if command.args.network else None
+    offered = node.offers.rows(networks)
+    rows = offered + [row for row in await node.offers.bundled_rows() if networks is None or row["network"] in networks]
     if not rows and not command.as_json:
         command.say("no applications here; `share DIR` offers one")
         return
@@ -83,9 +84,10 @@ APP = Argument("NAME", completes="app")
 VERBS = (
     Verb("share", "offers a folder as an application, or a new version of it", share, (Argument("DIR", completes="folder"),), (
         Option("--as", "NAME", "offer it under this name; else the folder's", field="name"),
-        Option("--network", "NET", "offer it in this network; else in the first")), example="share apps/chat"),
+        Option("--network", "NET", "offer it in this network; else in the first", completes="network")), example="share apps/chat"),
     Verb("unshare", "offers an application no longer", unshare, (APP,), example="unshare chat"),
-    Verb("apps", "all applications known here and in the networks", apps),
+    Verb("apps", "all applications known here and in the networks", apps, options=(
+        Option("--network", "NET", "of this network alone", completes="network"),)),
     Verb("sync", "brings applications (all installed ones) to their newest offered version", sync,
          (Argument("NAME", MANY, completes="app"),), (
              Option("--from", "NODE", "fetch from this node alone", completes="node"),

@@ -39,7 +39,7 @@ def _options(options):
 
 def overview(verbs):
     """All verbs and the options that each takes."""
-    wide = max(len(verb.usage) for verb in verbs.values() if len(verb.usage) <= 30)
+    wide = max(len(verb.usage) for verb in verbs.values() if len(verb.usage) <= 26)
     lines = [f"usage: {PROGRAM} [OPTIONS] [VERB [ARGUMENTS]]", "Without a verb: the shell, with the same verbs.", "", "verbs:"]
     for verb in verbs.values():
         usage = verb.usage if len(verb.usage) <= wide else verb.name + " ..."

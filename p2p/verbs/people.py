@@ -28,25 +28,28 @@ async def nodes(command, node):
     args = command.args
     timeout = args.timeout if args.timeout is not None else (WAIT_TIMEOUT if args.wait else None)
     deadline = None if timeout is None else command.loop.now() + timeout
+    if args.network is not None:
+        node.network(args.network)
     if args.watch:
         return await _watch(command, node, deadline)
-    while args.wait and _alive(node) < args.wait:
+    while args.wait and _alive(node, args.network) < args.wait:
         if not await next_change(node, deadline):
-            raise TimedOut(f"{plural(_alive(node), 'node')} of {args.wait} alive after {timeout:g} s; `nodes` shows who, "
+            raise TimedOut(f"{plural(_alive(node, args.network), 'node')} of {args.wait} alive after {timeout:g} s; `nodes` shows who, "
                            "`connect HOST` reaches one that broadcast does not")
-    rows = node_rows(node)
+    rows = node_rows(node, args.network)
     command.show(rows, _node_lines(command, rows))
     return 0
 
 
-def _alive(node):
-    return sum(1 for member in node.members() if member.state == "alive")
+def _alive(node, network):
+    tag = None if network is None else node.network(network).tag
+    return sum(1 for member in node.members() if member.state == "alive" and (tag is None or member.is_self or tag in member.networks))
 
 
 async def _watch(command, node, deadline):
     shown = None
     while True:
-        rows = node_rows(node)
+        rows = node_rows(node, command.args.network)
         seen = {row["id"]: (row["name"], row["state"], row["address"], row["port"], row["verified"]) for row in rows}
         if shown is None or command.as_json and seen != shown:
             command.show(rows, _node_lines(command, rows))
@@ -56,22 +59,24 @@ async def _watch(command, node, deadline):
                 command.out(line)
         shown = seen
         await command.room()
-        if command.args.wait and _alive(node) >= command.args.wait:
+        if command.args.wait and _alive(node, command.args.network) >= command.args.wait:
             return 0
         if not await next_change(node, deadline):
             if command.args.wait:
-                raise TimedOut(f"{plural(_alive(node), 'node')} of {command.args.wait} alive in time")
+                raise TimedOut(f"{plural(_alive(node, command.args.network), 'node')} of {command.args.wait} alive in time")
             return 0
 
 
-def node_rows(node):
-    """What `nodes --json` prints."""
+def node_rows(node, network=None):
+    """What `nodes --json` prints; of one network's members alone where its name is given."""
     names = {network.tag: network.name for network in node.networks.all()}
     now = node.loop.now()
     rows = []
     for member in node.members():
         host, number_of_port = node.address_of(member) or (None, None)
-        networks = list(names.values()) if member.is_self else [names[tag] for tag in member.networks if tag in names]
+        networks = list(names.values()) if member.is_self else [name for tag, name in names.items() if tag in member.networks]
+        if network is not None and network not in networks:
+            continue
         rows.append({
             "id": node_id_text(member.id), "name": member.name, "state": member.state, "self": member.is_self,
             "verified": member.verified, "address": host, "port": number_of_port, "networks": networks,
@@ -179,32 +184,18 @@ async def connect(command, node):
     command.show(result, [f"connected to {name} ({result['id'][:ID_SHOWN]}) at {_address(address, reached)}"])
 
 
-# -- networks
-
-async def networks(command, node):
-    """The networks this node is in."""
-    rows = []
-    members = node.members()
-    for network in node.networks.all():
-        known = sum(1 for member in members if member.is_self or network.tag in member.networks)
-        rows.append({"name": network.name, "tag": network.tag.hex(), "kind": network.kind, "members": known,
-                     "admin": False, "epoch": 0})
-    command.show(rows, command.table(["NAME", "KIND", "MEMBERS", "TAG"],
-                                     [[row["name"], row["kind"], row["members"], row["tag"]] for row in rows]))
-
-
 NODE = Argument("NODE", completes="node")
 
 VERBS = (
     Verb("nodes", "who is here, this node included", nodes, example="nodes --wait 3 --timeout 10", options=(
         Option("--wait", "N", "return as soon as N nodes are alive (exit 5 if not in time)", number),
         Option("--timeout", "S", f"give up after S seconds; --wait alone gives up after {WAIT_TIMEOUT:g}", seconds),
-        Option("--watch", about="go on, and print each change"))),
+        Option("--watch", about="go on, and print each change"),
+        Option("--network", "NET", "of this network alone", completes="network"))),
     Verb("ping", "round trips to a node", ping, (NODE,), (Option("-c", "N", f"how many, {PINGS} unless said", number, PINGS),),
          example="ping bob -c 10"),
     Verb("say", "a line on the screens of a node, or of all", say,
          (Argument("NODE|all", completes="target", field="node"), Argument("TEXT", TEXT)), example="say bob the printer is on fire"),
     Verb("connect", "dials a node where broadcast does not reach; the rest is learned from it", connect,
          (Argument("HOST[:PORT]", kind=parse_address, field="host"),), example="connect 192.168.1.20"),
-    Verb("networks", "the networks this node is in", networks),
 )

@@ -24,7 +24,7 @@ async def run(command, node):
         raise UsageError("--fg shows the application's terminal, so it cannot go with --json")
     if args.all and args.node:
         raise UsageError("name the nodes or say --all, not both")
-    session = await node.launcher.run(args.app, _targets(command, node), args.args)
+    session = await node.launcher.run(args.app, _targets(command, node), args.args, args.network)
     if not args.fg:
         code = await _waited(command, node, session) if args.wait else 0
         row = node.launcher.run_row(session)
@@ -65,7 +65,9 @@ def _targets(command, node):
     """The IDs of those who are to be asked, each once, without this node."""
     me = node.identity.node_id
     if command.args.all:
-        found = [member.id for member in node.members() if not member.is_self and node.link(member.id)]
+        tag = node.network(command.args.network).tag if command.args.network else None
+        found = [member.id for member in node.members()
+                 if not member.is_self and node.link(member.id) and (tag is None or tag in member.networks)]
         if not found:
             command.say("nobody else is here: it runs on this node alone")
         return found
@@ -170,6 +172,7 @@ VERBS = (
     Verb("run", "starts an application here and, with their users' consent, there", run,
          (APP, Argument("NODE", MANY, completes="node"), Argument("ARGS", AFTER)), (
              Option("--all", about="ask every node that is here"),
+             Option("--network", "NET", "as it is offered in this network, with its members", completes="network"),
              Option("--wait", about="return when the session has ended (exit 4: all denied, 5: all expired)"),
              Option("--fg", about="stay at the application's terminal; Ctrl-] leaves it")), example="run chat bob eve -- --size 3"),
     Verb("requests", "what waits for your word", requests, at_once=True),

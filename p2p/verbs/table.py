@@ -5,7 +5,7 @@ declarations cost, since handlers import what is heavy only when they run: the c
 whether there will be a root at all.
 """
 
-from . import attaching, files, people, running, watching
+from . import attaching, files, networks, people, running, watching
 
 VERBS = {verb.name: verb for verb in (
-    *watching.START, *people.VERBS, *files.VERBS, *running.VERBS, *attaching.VERBS, *watching.VERBS)}
+    *watching.START, *people.VERBS, *networks.VERBS, *files.VERBS, *running.VERBS, *attaching.VERBS, *watching.VERBS)}

@@ -1,0 +1,116 @@
+"""Verbs about networks: which this node is in, founding, joining and leaving them.
+
+A code is shown to the person who founded or invites, and to nobody else: it stands in no log and in no other command's
+output.
+"""
+
+from ..errors import UserError
+from ..text import clean
+from .declare import Argument, Option, Verb
+from .waiting import next_change
+
+SETTLE = 1.0        # s for which `join` waits for the first member to be greeted, so that what it says is true
+
+
+async def networks(command, node):
+    """The networks this node is in."""
+    rows = []
+    members = node.members()
+    for network in node.networks.all():
+        known = sum(1 for member in members if member.is_self or network.tag in member.networks and member.id not in network.denied)
+        rows.append({"name": network.name, "tag": network.tag.hex(), "kind": network.kind, "members": known,
+                     "admin": network.is_admin, "epoch": network.epoch})
+    table = [[row["name"], row["kind"], row["members"], "admin" if row["admin"] else "", row["tag"]] for row in rows]
+    command.show(rows, command.table(["NAME", "KIND", "MEMBERS", "YOU", "TAG"], table))
+
+
+async def create(command, node):
+    """Found a network, and be its first member."""
+    from ..trust.network import SECRET_SIZE, check_name, managed_network, shared_network
+    args, entropy = command.args, node.loop.entropy
+    check_name(args.name)
+    node.networks.check_new(args.name)
+    if args.shared:
+        network = await node.loop.work(shared_network, args.name, entropy(SECRET_SIZE))
+    else:
+        network = await node.loop.work(managed_network, args.name, entropy)
+    node.networks.add(network)
+    node.log.write("network", f"{network.name} ({network.kind}) was founded here")
+    row = {"name": network.name, "tag": network.tag.hex(), "kind": network.kind}
+    if args.shared:
+        row["code"] = network.code
+        lines = [f"{network.name} is founded. Whoever has this code is in it; tell it to those who are to join, and to nobody else:",
+                 f"  {row['code']}", "They say: network join CODE. Nobody can be removed from a shared network."]
+    else:
+        lines = [f"{network.name} is founded; you are its admin. `network invite {network.name}` makes a code for one who is to join"]
+    command.show(row, lines)
+
+
+async def code(command, node):
+    """The code of a shared network, once more."""
+    network = node.networks.by_name(command.args.name)
+    if network.kind != "shared":
+        how = "everybody on the wire is in it"
+        if network.kind == "managed":
+            how = f"`network invite {network.name}` makes a code for one person"
+        raise UserError(f"{network.name} is {network.kind} and has no code: {how}", code="kind")
+    row = {"name": network.name, "code": network.code}
+    command.show(row, [row["code"]])
+
+
+async def join(command, node):
+    """Enter a network."""
+    from ..trust.network import OPEN_NAME, open_network, read_shared_code, shared_network
+    word = command.args.code
+    if word.lower() == OPEN_NAME:
+        network = await node.loop.work(open_network)
+    else:
+        name, secret = read_shared_code(word)
+        node.networks.check_new(name)
+        network = await node.loop.work(shared_network, name, secret)
+    node.networks.add(network)
+    node.log.write("network", f"this node has joined {network.name}")
+    await _show_joined(command, node, network)
+
+
+async def _show_joined(command, node, network):
+    deadline = node.loop.now() + SETTLE
+    while not _met(node, network) and await next_change(node, deadline):
+        pass
+    met = _met(node, network)
+    who = "nobody of it is here yet" if not met else ", ".join(node.label(member.id) for member in met[:8]) + " greeted you"
+    if len(met) > 8:
+        who = f"{len(met)} members greeted you"
+    command.show({"name": network.name, "tag": network.tag.hex(), "kind": network.kind}, [f"this node is in {network.name}; {who}"])
+
+
+def _met(node, network):
+    return [member for member in node.members() if not member.is_self and network.tag in member.networks and node.link(member.id)]
+
+
+async def leave(command, node):
+    """Be in a network no longer."""
+    network = node.networks.by_name(command.args.name)
+    if network.is_admin and not command.yes:
+        raise UserError(f"this node is an admin of {network.name}: leaving destroys its copy of the network's key, and where there is no "
+                        f"other admin nobody can be invited or removed any more. If that is meant: `network leave {network.name} --yes`",
+                        code="admin")
+    node.networks.remove(network.tag)
+    node.launcher.left_network(network.name)
+    node.log.write("network", f"this node has left {network.name}")
+    again = "`network join lan` comes back" if network.kind == "open" else "to come back it needs a code again"
+    command.done(f"this node has left {clean(network.name)}; {again}. What was fetched there stays here")
+
+
+NET = Argument("NAME", completes="network")
+
+VERBS = (
+    Verb("networks", "the networks this node is in", networks),
+    Verb("network", "the same; `network create`, `join` and others manage them", networks),
+    Verb("network create", "founds a network: only who is invited gets in", create, (Argument("NAME"),), (
+        Option("--shared", about="with a code that lets in whoever has it; nobody can be removed"),), example="network create lab"),
+    Verb("network join", "enters a network, by its code; `lan` is the open one", join, (Argument("CODE"),),
+         example="network join lab:k3f9-xm2a-..."),
+    Verb("network code", "the code of a shared network", code, (NET,), example="network code lab"),
+    Verb("network leave", "is in a network no longer; `lan` too can be left", leave, (NET,), example="network leave lab"),
+)
