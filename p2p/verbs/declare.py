@@ -210,26 +210,20 @@ def read(words, verbs, options, local=()):
         place[option.field] = _convert(option.kind, value, option.name) if option.value else True
         if option.name not in local:
             parsed.kept += words[first:at]
-    if parsed.verb is not None:
-        _second_word(parsed, verbs)
     return parsed
 
 
 def _take_word(parsed, word, verbs):
     if parsed.verb is not None:
-        parsed.words.append(word)
+        longer = None if parsed.words else verbs.get(f"{parsed.verb.name} {word}")
+        if longer is not None:
+            parsed.verb = longer          # `rules drop 3` is the verb `rules drop`; its options may follow at once
+        else:
+            parsed.words.append(word)
         return
     parsed.verb = verbs.get(word)
     if parsed.verb is None:
         raise UsageError(f"{word[:80]}: no such verb{nearest(word, list(verbs)) or '; `help` lists them all'}")
-
-
-def _second_word(parsed, verbs):
-    """`rules drop 3` is the verb `rules drop`."""
-    longer = verbs.get(f"{parsed.verb.name} {parsed.words[0]}") if parsed.words else None
-    if longer is not None:
-        parsed.verb = longer
-        del parsed.words[0]
 
 
 def _find_option(parsed, word, known):
