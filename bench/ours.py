@@ -134,7 +134,7 @@ def server_rtt(plan, meter):
 
 
 def client_rtt(plan, meter):
-    """Keeps `outstanding` requests on the way; each answer finds its own."""
+    """Keeps `outstanding` requests on the way; each answer finds its own. With `futures` by Connection.request."""
     end, body, waiting = End(plan), b"x" * plan.size, {}
     left = 0
     done = end.loop.future()
@@ -152,9 +152,20 @@ def client_rtt(plan, meter):
         elif not left:
             done.set()
 
+    def ask_and_wait(connection, request):
+        future = connection.request(proto.DATA, schema=0, fields=body)
+        future.add_callback(lambda future: answered(connection, request, future.result()))
+
+    def answered(connection, request, fields):
+        waiting[request] = ask_and_wait
+        on_answer(connection, request, fields)
+
     async def work(connections):
-        nonlocal left, done
-        end.dispatch.by_word[ANSWER] = on_answer
+        nonlocal left, done, ask
+        if plan.futures:
+            ask = ask_and_wait
+        else:
+            end.dispatch.by_word[ANSWER] = on_answer
         for count in (plan.warm, plan.count):
             done, left = end.loop.future(), count
             meter.start()

@@ -48,6 +48,12 @@ CASES = {
     "rtt_1": ("wall", "higher", dict(RTT, outstanding=1, count=6000, core=0), {
         "raw": (0.58, 0.70, {}),
         "pyzmq": (2, 2.4, {"count": 3000})}),
+    "request_64": ("wall", "higher", dict(RTT, outstanding=64, count=30_000, futures=True), {
+        "pyzmq": (None, None, {"count": 20_000}),
+        "asyncio-protocol": (None, None, {"count": 20_000})}),
+    "request_1": ("wall", "higher", dict(RTT, outstanding=1, count=6000, core=0, futures=True), {
+        "raw": (None, None, {}),
+        "pyzmq": (None, None, {"count": 3000})}),
     "bulk_256k": ("cpu", "higher", BULK, {
         "raw": (0.70, 0.85, {}),
         "pyzmq": (1.2, 1.4, {})}),
@@ -67,7 +73,7 @@ CASES = {
     "startup_node": ("wall", "lower", {"argv": ["-c", "import sys; sys.path.insert(0, '.'); import p2p.node"]}, {"python": (7, 6, {})}),
 }
 STEADY = ["setarch", platform.machine(), "-R"]
-DEFAULTS = {"tls": False, "core": None, "without": None, "connections": 1, "count": 1, "size": 64}
+DEFAULTS = {"tls": False, "futures": False, "core": None, "without": None, "connections": 1, "count": 1, "size": 64}
 
 
 def measure(plan, impl, metric):

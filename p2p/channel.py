@@ -144,7 +144,7 @@ class TlsChannel:
     def receive_into(self, place):
         """What has come, straight to `place` (memoryview); how many bytes. Raises LinkDown at the end."""
         read = self._sock.read
-        size, taken = len(place), 0
+        size, taken = min(len(place), limits.READ_BUDGET), 0
         try:
             while taken < size:
                 count = read(size - taken, place[taken:])
@@ -158,7 +158,7 @@ class TlsChannel:
                 raise error if isinstance(error, LinkDown) else _link_down(error, self.address)
             self._read_again()      # as in `receive`: a goodbye of TLS shows nowhere else
             return taken
-        if self._sock.pending():
+        if self._sock.pending():         # also where the budget is spent
             self._read_again()      # the rest of a record lies in OpenSSL, of which the socket tells nothing
         return taken
 
@@ -177,11 +177,12 @@ class TlsChannel:
         size, write = len(data), self._sock.write
         taken = 0
         try:
-            taken = write(data)      # one record; most of what is sent is no larger
-            if taken < size:
-                view = memoryview(data)
-                while taken < size:
-                    taken += write(view[taken:])
+            if size <= CHUNK:
+                return write(data)
+            # OpenSSL takes all of a write or, as far as it tells, nothing: a peer that reads slowly is seen to read by the piece
+            view = memoryview(data)
+            while taken < size:
+                taken += write(view[taken:taken + CHUNK])
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
         except (OSError, ValueError) as error:

@@ -195,17 +195,17 @@ class Record:
     def __init__(self, name, fields):
         self.name = name
         self.fields = [Field(*field) for field in fields]
+        self._names = frozenset(field.name for field in self.fields)
         self._kind = None       # made when the first one is read: a start needs none of them
 
     def pack(self, values):
         """Bytes of a mapping or an object with these attributes. Fields with a default may be left out."""
         if not isinstance(values, dict):
             values = {field.name: getattr(values, field.name) for field in self.fields if hasattr(values, field.name)}
-        unknown = values.keys() - {field.name for field in self.fields}
-        assert not unknown, f"{self.name} has no field {', '.join(sorted(unknown))}"
-        return b"".join(
+        assert values.keys() <= self._names, f"{self.name} has no field {', '.join(sorted(values.keys() - self._names))}"
+        return b"".join([
             field.type.pack(values[field.name] if field.name in values or not field.has_default else field.default)
-            for field in self.fields)
+            for field in self.fields])
 
     def unpack_all(self, body):
         """An object with the fields as attributes. Raises PeerError where the bytes do not fit."""

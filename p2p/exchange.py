@@ -9,15 +9,19 @@ from .errors import LinkDown, P2PError, PeerError, Refusal, UserError
 from .tasks import Future
 
 
+_NOBODY = (None, None, None)      # waits for an answer that comes too late
+
+
 class Exchange:
     """Of one connection."""
 
-    __slots__ = ("_connection", "_last", "_asked", "_serving")
+    __slots__ = ("_connection", "_last", "_asked", "_serving", "_timer")
 
     def __init__(self, connection):
         self._connection = connection
         self._last = 0
-        self._asked = {}        # id -> (Future, Message, Timer or None)
+        self._asked = {}        # id -> (Future, Message, its deadline or None)
+        self._timer = None      # for the first of the deadlines, or one that is past: a timer for each costs more than all the rest
         self._serving = {}      # id -> Task that works on the answer
 
     def __len__(self):
@@ -34,18 +38,33 @@ class Exchange:
             future.fail(LinkDown("too many requests wait for this peer's answer", "busy"))
             return 0, future
         self._last = request = self._last % 0xFFFFFFFF + 1
-        timer = loop.call_later(timeout, self._overdue, request) if timeout is not None else None
-        self._asked[request] = (future, message, timer)
+        deadline = None
+        if timeout is not None:
+            deadline = loop.now() + timeout
+            if self._timer is None or deadline < self._timer.when:
+                self._watch(deadline)
+        self._asked[request] = (future, message, deadline)
         return request, future
 
-    def _overdue(self, request):
-        waiting = self._asked.pop(request, None)
-        if waiting:
-            waiting[0].fail(LinkDown(f"no answer to {waiting[1].name}", "timeout"))
+    def _watch(self, deadline):
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._connection.loop.call_at(deadline, self._overdue)
+
+    def _overdue(self):
+        self._timer = None
+        now = self._connection.loop.now()
+        for request, (future, message, deadline) in list(self._asked.items()):
+            if deadline is not None and deadline <= now:
+                del self._asked[request]
+                future.fail(LinkDown(f"no answer to {message.name}", "timeout"))
+        first = min((deadline for _, _, deadline in self._asked.values() if deadline is not None), default=None)
+        if first is not None:
+            self._watch(first)
 
     def answered(self, request, body):
         """The other end's answer. Raises PeerError where the bytes do not fit."""
-        future, message = self._take(request)
+        future, message, _ = self._asked.pop(request, _NOBODY)
         if future is None:
             return
         try:
@@ -56,15 +75,9 @@ class Exchange:
 
     def refused(self, request, body):
         """The other end's ERROR."""
-        future, _ = self._take(request)
+        future = self._asked.pop(request, _NOBODY)[0]
         if future is not None:
             future.fail(Refusal(*proto.unpack_error(body)))
-
-    def _take(self, request):
-        future, message, timer = self._asked.pop(request, (None, None, None))
-        if timer:
-            timer.cancel()
-        return future, message
 
     # -- what the other side asks, where the answer takes more than a turn
 
@@ -97,10 +110,11 @@ class Exchange:
 
     def settle(self, error):
         """The connection is over: who waits hears why, and nothing is worked on for nobody."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         asked, self._asked = self._asked, {}
-        for future, _, timer in asked.values():
-            if timer:
-                timer.cancel()
+        for future, _, _ in asked.values():
             future.fail(error)
         serving, self._serving = self._serving, {}
         for task in serving.values():

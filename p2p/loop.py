@@ -27,6 +27,7 @@ from .timers import Timers
 
 
 CORK = 0.0005        # s; how long what can wait for more of its kind waits while the loop is busy
+LONGEST = 3600.0           # s of one sleep; what the system takes as a timeout is bounded, and infinity is no number to it
 
 
 class Watch:
@@ -236,7 +237,7 @@ class Loop:
         elif due is not None:
             until = due - (now or monotonic())
             if timeout is None or until < timeout:
-                timeout = until if until > 0 else 0
+                timeout = min(until, LONGEST) if until > 0 else 0
         if self._before_sleep and (timeout != 0 or monotonic() - self._corked_at >= CORK):
             self._uncork()
             if self._soon or self._at_end:

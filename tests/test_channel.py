@@ -209,6 +209,28 @@ def test_a_killed_peer_is_an_end_like_any_other(wire, linger, kinds):
     assert isinstance(server.error, LinkDown) and server.error.kind in kinds
 
 
+def test_what_a_slow_reader_has_read_of_one_large_write_counts_as_taken_and_comes_whole(wire):
+    client, server = wire.pair()
+    for channel, option in ((client.channel, socket.SO_SNDBUF), (server.channel, socket.SO_RCVBUF)):
+        channel._sock.setsockopt(socket.SOL_SOCKET, option, 8192)
+    server.channel.pause(True)
+    data = memoryview(os.urandom(1 << 20))
+    steps, taken = [], client.channel.send(data)
+    server.budget = 1 << 16
+
+    def go_on():
+        nonlocal taken
+        count = client.channel.send(data[taken:])
+        taken += count
+        steps.append(count)
+        return taken == len(data)
+    server.channel.pause(False)
+    wire.until(go_on)
+    wire.until(lambda: len(server.data) == len(data))
+    assert bytes(server.data) == bytes(data)
+    assert sum(count > 0 for count in steps) > 4
+
+
 def test_sending_to_a_peer_that_has_reset_raises_linkdown(wire):
     client, server = wire.pair()
     server.channel.pause(True)

@@ -259,13 +259,68 @@ def test_the_time_in_which_a_peer_is_not_heard_does_not_count_against_the_frame_
     client.send(frame(proto.SAY.number, 1, bytes(200))[:50])
     until(loop, lambda: not client.other.inbox)
     now = loop.now()
+    connection.silence = None
     connection.sweep(now)
     connection.pause(True)
-    connection.last_in = now + limits.FRAME_DEADLINE + 1
     connection.sweep(now + limits.FRAME_DEADLINE + 1)
     connection.pause(False)
     connection.sweep(now + limits.FRAME_DEADLINE + 2)
     assert not owner.lost
+
+
+def test_who_is_not_heard_because_he_reads_slowly_is_not_taken_for_silent(loop):
+    (a, b), (owner, _) = connected(loop)
+    b.channel.pause(True)
+    while a.queued < limits.MAX_BUFFERED:
+        a.send(proto.INPUT, command=1, data=bytes(60000))
+        loop.turn(0)
+    now = loop.now()
+    a._full_since = None                # it takes something now and then
+    a.sweep(now + limits.SILENCE + 1)
+    assert not owner.lost and a.channel.is_paused
+    b.channel.pause(False)
+    until(loop, lambda: a.queued < limits.LOW_WATER)
+    a.sweep(loop.now() + limits.SILENCE - 1)
+    assert not owner.lost
+    a.sweep(loop.now() + limits.SILENCE + 1)
+    assert owner.lost[0].kind == "silent"
+
+
+def test_quiet_frames_in_front_do_not_hide_the_questions_behind_them_from_backpressure(loop):
+    (a, b), (_, owner) = connected(loop)
+    owner.dispatch.raw(proto.DATA, lambda connection, request, body: connection.post(proto.INPUT.word, 0, bytes(30_000)))
+    a.channel.pause(True)
+    for _ in range(16):
+        a.send(proto.KEEPALIVE)
+    for _ in range(3000):
+        a.post(proto.DATA.word, 0, b"")
+    until(loop, lambda: b.channel.is_paused)
+    for _ in range(20):
+        loop.turn(0)
+    assert b.queued < 4 * limits.MAX_BUFFERED
+
+
+def test_a_finished_connection_lets_out_what_is_queued_for_as_long_as_the_other_end_reads_on(loop, monkeypatch):
+    monkeypatch.setattr(limits, "LINGER", 0.1)
+    (a, b), (_, owner) = connected(loop)
+    got = []
+    owner.dispatch.raw(proto.INPUT, lambda connection, request, body: got.append(len(body)))
+    b.channel.pause(True)
+    for _ in range(10):
+        a.send(proto.INPUT, command=1, data=bytes(60000))
+    a.finish("enough")
+
+    async def slowly():
+        while not owner.lost:
+            b.channel.pause(False)
+            loop.turn_began = loop.now()
+            await loop.sleep(0.0)
+            b.channel.pause(True)
+            await loop.sleep(0.05)
+    task = loop.start(slowly())
+    until(loop, lambda: owner.lost)
+    until(loop, lambda: task.done)
+    assert len(got) == 10 and owner.lost[0].kind in ("goodbye", "replaced")
 
 
 def test_a_frame_that_trickles_for_ever_is_given_up_though_bytes_keep_coming(loop):

@@ -99,6 +99,18 @@ def test_a_batch_counts_as_queued_and_leaves_when_it_is_large(loop):
     until(loop, lambda: all(got and got[-1] == (proto.INPUT.number, large) for got in heard))
 
 
+def test_messages_are_counted_once_whether_they_go_to_one_or_to_all(loop):
+    senders, heard = crowd(loop, 2)
+    fanout = Fanout(loop)
+    before = [sender.traffic.out_messages for sender in senders]
+    for _ in range(100):
+        fanout.post(senders, SAY, b"all")
+        senders[0].post(SAY, 0, b"one")
+        fanout.post(senders, SAY, b"all")
+    until(loop, lambda: len(heard[0]) == 300 and len(heard[1]) == 200)
+    assert [sender.traffic.out_messages - known for sender, known in zip(senders, before)] == [300, 200]
+
+
 def test_one_message_alone_does_not_wait_for_others(loop):
     senders, heard = crowd(loop, 2)
     began = loop.now()

@@ -149,6 +149,19 @@ def test_a_regular_file_is_simply_always_ready(loop, tmp_path):
     os.close(fd)
 
 
+def test_a_timer_that_is_never_due_does_not_end_the_loop(loop):
+    for seconds in (float("inf"), 1e9):
+        timer = loop.call_later(seconds, lambda: None)
+        loop.call_later(0, loop.stop)
+        loop.wake()
+        loop.turn(0.01)
+        timer.cancel()
+    forever = loop.call_later(float("inf"), lambda: None)
+    loop.wake()
+    loop.turn()
+    forever.cancel()
+
+
 def test_workers_come_back_in_the_loop_with_their_value_or_failure(loop):
     here = threading.get_ident()
 
