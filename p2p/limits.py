@@ -103,6 +103,9 @@ END_AFTER = 3.0                   # s that a program has to exit by itself when 
 JOIN_FOR = 600.0                  # s a code can be used: long enough to be told over a telephone
 JOIN_TRIES = 3                    # of a code: two mistakes in typing; a stranger guesses one of 2**30 in each
 JOIN_CONFIRM = 30.0               # s from a try to its confirmation; slow boards take a second for the arithmetic
+JOIN_SEEK_FOR = 5.0               # s in which nodes say whether an invitation waits there
+JOIN_MEET_FOR = 3.0               # s from a root's start in which it meets the others: so long "nobody has it" is not said
+MAX_INVITERS = 8                  # nodes a code is tried at: who pretends to have invited gets one guess at it
 MAX_INVITATIONS = 16              # open at once; selectors (2 characters) must stay rare among the 1,024
 
 # Names and texts
@@ -114,7 +117,7 @@ assert LOW_WATER < MAX_BUFFERED and MAX_BODY < MAX_BUFFERED
 assert DIAL_GIVES_WAY < DIAL_TIMEOUT
 assert MAX_PENDING_ADDRESS < MAX_PENDING
 assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
-assert JOIN_CONFIRM < JOIN_FOR and REQUEST_TIMEOUT < JOIN_CONFIRM
+assert JOIN_CONFIRM < JOIN_FOR and REQUEST_TIMEOUT < JOIN_CONFIRM and JOIN_MEET_FOR <= JOIN_SEEK_FOR
 assert MAX_SESSIONS_OTHERS < MAX_SESSIONS
 assert MAX_NETWORKS <= 16 and MAX_MESSAGE < MAX_BODY
 assert MAX_HOLDINGS_NODE < MAX_HOLDINGS and MAX_FILES * 60 < MAX_MANIFEST

@@ -17,6 +17,8 @@ from .broadcaster import Broadcaster
 from .client import Client
 from .dispatch import Dispatch
 from .errors import LinkDown, P2PError, PeerError, UserError
+from .inviting import Inviting
+from .joining import Joining
 from .launching import Launcher
 from .links import Links
 from .log import Log
@@ -129,6 +131,7 @@ class Node:
                            min(limits.MAX_LINKS, system.descriptors() - SPARE_DESCRIPTORS))
         self.offers = Offers(self)
         self.belonging = Belonging(self)
+        self.inviting, self.joining = Inviting(self), Joining(self)
         self.launcher = Launcher(self)
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]
         self.owners = Owners(self)
@@ -174,7 +177,7 @@ class Node:
             await self.launcher.stop()
         except Exception as error:  # whatever fails, the rest is given back
             self.loop.report("ending the jobs failed", error)
-        for part in (self.offers, self.neighbours, self.broadcaster, self.client, self.server):
+        for part in (self.inviting, self.offers, self.neighbours, self.broadcaster, self.client, self.server):
             self._close(part.close)
         self._close(self.links.close, reason)
         self._close(self.publisher.close)

@@ -175,6 +175,25 @@ INTERRUPT = message(0x55, "INTERRUPT", "The person gave the command up.", ("comm
 WATCH = message(0x56, "WATCH", "A shell that wants the notices from now on.", reply=())
 NOTICE = message(0x57, "NOTICE", "Something for the person at the shell.", ("text", text(8192)))
 
+# -- joining a managed network by a code (trust/invitations.py)
+
+Credentials = record(
+    "Credentials", ("name", name), ("ca", blob(4096)), ("leaf", blob(4096)), ("udp_key", Fixed("UDP key", 32)), ("epoch", u64),
+    ("denied", several(node_id, limits.MAX_MEMBERS)))
+
+JOIN_SEEK = message(
+    0x70, "JOIN_SEEK", "Does an invitation wait there whose code begins with these two characters?", ("selector", text(2)),
+    reply=(("found", flag),))
+JOIN_TRY = message(
+    0x71, "JOIN_TRY", "One try of a code by SPAKE2: the joiner's point, and back the admin's with its confirmation. `left`: tries after "
+    "this one.",
+    ("selector", text(2)), ("share", blob(65)), reply=(("share", blob(65)), ("confirmation", digest), ("left", u8)))
+JOIN_CONFIRM = message(
+    0x72, "JOIN_CONFIRM", "The joiner's confirmation (zeros: it gives up), and its public key (a SubjectPublicKeyInfo). Back come "
+    "Credentials and their MAC under the agreed key.",
+    ("selector", text(2)), ("confirmation", digest), ("key", Fixed("public key", 91)),
+    reply=(("credentials", blob(1 << 16)), ("mac", digest)))
+
 # -- datagrams: common header, this envelope, body, 16 bytes of HMAC over all before
 
 Envelope = record("Datagram envelope", ("tag", tag), ("sender", node_id), ("incarnation", u64), ("sequence", u64))

@@ -23,7 +23,7 @@ FLOORS = (
     "client links udp broadcaster segment state log",
     # 2: services
     "trust.identity trust.networks trust.consent sync.scan sync.staging sync.store sync.catalogue sync.transfer "
-    "sessions jobs",
+    "sessions jobs inviting joining",
     # 3: the kinds of process, what applications import, and the simulator
     "node neighbours belonging launching guardian offers owner publishing app instance inbox child testing",
     # 4: faces

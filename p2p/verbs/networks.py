@@ -4,6 +4,7 @@ A code is shown to the person who founded or invites, and to nobody else: it sta
 output.
 """
 
+from .. import limits
 from ..errors import UserError
 from ..text import clean
 from .declare import Argument, Option, Verb
@@ -58,17 +59,31 @@ async def code(command, node):
     command.show(row, [row["code"]])
 
 
+async def invite(command, node):
+    """A code for one person. It alone stands on stdout, so that a script can take it from there."""
+    network = node.networks.by_name(command.args.name)
+    invitation = await node.inviting.invite(network)
+    command.show({"code": invitation.code, "expires_s": round(invitation.expires - node.loop.now(), 1)}, [invitation.code])
+    command.say(f"tell it to one person, who says `network join {invitation.code}` within {int(limits.JOIN_FOR / 60)} minutes; that lets "
+                f"one node into {network.name}, while this root runs")
+
+
 async def join(command, node):
     """Enter a network."""
-    from ..trust.network import OPEN_NAME, open_network, read_shared_code, shared_network
-    word = command.args.code
+    from ..trust.network import OPEN_NAME, is_shared_code, open_network, read_shared_code, shared_network
+    word, label = command.args.code, command.args.label
     if word.lower() == OPEN_NAME:
         network = await node.loop.work(open_network)
-    else:
+        node.networks.add(network)
+    elif is_shared_code(word):
         name, secret = read_shared_code(word)
-        node.networks.check_new(name)
+        node.networks.check_new(label or name)
         network = await node.loop.work(shared_network, name, secret)
-    node.networks.add(network)
+        network = network.changed(name=label) if label else network
+        node.networks.add(network)
+    else:
+        from ..trust.invitations import read_code
+        network = await node.joining.join(read_code(word), label)
     node.log.write("network", f"this node has joined {network.name}")
     await _show_joined(command, node, network)
 
@@ -102,6 +117,15 @@ async def leave(command, node):
     command.done(f"this node has left {clean(network.name)}; {again}. What was fetched there stays here")
 
 
+def network_name(word):
+    """A word that a network can be called."""
+    from ..sync.manifest import app_name_fault
+    fault = app_name_fault(word)
+    if fault:
+        raise ValueError(f"a name for a network: {fault}")
+    return word
+
+
 NET = Argument("NAME", completes="network")
 
 VERBS = (
@@ -109,8 +133,10 @@ VERBS = (
     Verb("network", "the same; `network create`, `join` and others manage them", networks),
     Verb("network create", "founds a network: only who is invited gets in", create, (Argument("NAME"),), (
         Option("--shared", about="with a code that lets in whoever has it; nobody can be removed"),), example="network create lab"),
-    Verb("network join", "enters a network, by its code; `lan` is the open one", join, (Argument("CODE"),),
-         example="network join lab:k3f9-xm2a-..."),
+    Verb("network invite", "makes a code that lets one node into a managed network", invite, (NET,), example="network invite lab"),
+    Verb("network join", "enters a network, by its code; `lan` is the open one", join, (Argument("CODE"),), (
+        Option("--as", "NAME", "what to call it here, where another network has its name", network_name, field="label"),),
+         example="network join kx4mq7tz"),
     Verb("network code", "the code of a shared network", code, (NET,), example="network code lab"),
     Verb("network leave", "is in a network no longer; `lan` too can be left", leave, (NET,), example="network leave lab"),
 )
