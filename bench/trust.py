@@ -4,6 +4,10 @@ Handshakes: the same blocking client, with the same key and certificate, dials t
 way and one request) and a bare blocking `ssl` server (TLS, then one byte each way), in interleaved rounds; the ratio of two
 rounds that follow each other is the figure, since absolute times do not hold on a shared machine.
 
+Joins: two roots that have met; one invites, the other says `network join CODE` and leaves again. Told are the whole command,
+from its start until a member has greeted the new one and the command has ended, beside one that only asks for the ID (what
+starting Python and reaching the root cost), and the parts of SPAKE2 on one core.
+
 Floods: each attack of a list runs for a while against a real root in a network namespace (needs root; the bed of tests/attacks).
 Told are the CPU time of the root for each second of the attacker's (its kernel's work for the packets included), what the
 root refused it for, how much memory it took, and how long a friend's round trip took meanwhile. The attacker is Python, too:
@@ -23,9 +27,11 @@ import time
 from p2p import proto
 from p2p.codec import frame
 from p2p.sync.catalogue import Offer
+from p2p.trust.pake import Password, Run, fresh_scalar
 from tests.attacks.hostile import LAN, Member, Wire, inside
 from tests.attacks.target import Target, three_hosts
 from tests.lab import unavailable
+from tests.nodes import Nodes
 
 ROUNDS = 9
 HANDSHAKES = 150       # of one round
@@ -118,6 +124,41 @@ def handshakes(rounds, folder):
             "server_cpu_ms": {name: spread(values) for name, values in cpus.items()},
             "ratio_of_rates": spread([ours / bare for ours, bare in zip(rates["ours"], rates["bare"])]),
             "ratio_of_server_cpu": spread([ours / bare for ours, bare in zip(cpus["ours"], cpus["bare"])])}
+
+
+# -- joins
+
+def took(work):
+    """Milliseconds."""
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) * 1e3
+
+
+def joins(rounds, folder):
+    """ms of a whole `network join CODE` that ends when the admin has greeted the new member, of `id`, and of the arithmetic."""
+    nodes = Nodes(folder)
+    figures = {"join_ms": [], "id_ms": [], "code_ms": [], "run_ms": [], "finish_ms": []}
+    try:
+        nodes.meet("ann", "bob")
+        nodes.json("ann", "network", "create", "studio")
+        for number in range(rounds + 1):
+            code = nodes.json("ann", "network", "invite", "studio")["code"]
+            said = []
+            one = {"join_ms": took(lambda: said.append(nodes.run("bob", "network", "join", code))),
+                   "id_ms": took(lambda: nodes.run("bob", "id")), "code_ms": took(lambda: Password.of(code))}
+            assert "ann greeted you" in said[0].stdout, said[0]
+            nodes.run("bob", "network", "leave", "studio")
+            time.sleep(1.3)      # an inviter answers sixteen questions of one node in ten seconds
+            password, ends = Password.of(code), []
+            for is_a in (True, False):
+                one["run_ms"] = took(lambda: ends.append(Run(password, is_a, fresh_scalar(os.urandom(48)), (b"a", b"b"))))
+            one["finish_ms"] = took(lambda: ends[0].finish(ends[1].share))
+            for name, value in one.items():
+                figures[name] += [value] if number else []      # the first warms up
+    finally:
+        nodes.close()
+    return {name: spread(values) for name, values in figures.items()}
 
 
 # -- floods: each is a generator function of (target) that has done one more thing at each step
@@ -307,13 +348,16 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved rounds of handshakes")
-    parser.add_argument("only", nargs="*", help="attacks whose name holds one of these words; 'handshakes' for those alone")
+    parser.add_argument("only", nargs="*", help="attacks whose name holds one of these words; 'handshakes' or 'join' for those alone")
     options = parser.parse_args()
     import tempfile
     result = {"floods": {}}
     if not options.only or "handshakes" in options.only:
         with tempfile.TemporaryDirectory() as folder:
             result["handshakes"] = handshakes(options.rounds, folder)
+    if not options.only or "join" in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            result["joins"] = joins(options.rounds, folder)
     if unavailable():
         result["floods"] = unavailable()
     else:
@@ -324,7 +368,7 @@ def main():
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    for name, figure in result.get("handshakes", {}).items():
+    for name, figure in [*result.get("handshakes", {}).items(), *result.get("joins", {}).items()]:
         print(f"{name:24} {figure}")
     for name, figure in result["floods"].items() if isinstance(result["floods"], dict) else ():
         print(f"{name:44} root/attacker {figure['ratio']:7} ({figure['root_cpu_s']} s / {figure['attacker_cpu_s']} s)  "
