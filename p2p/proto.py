@@ -179,7 +179,7 @@ NOTICE = message(0x57, "NOTICE", "Something for the person at the shell.", ("tex
 
 Credentials = record(
     "Credentials", ("name", name), ("ca", blob(4096)), ("leaf", blob(4096)), ("udp_key", Fixed("UDP key", 32)), ("epoch", u64),
-    ("denied", several(node_id, limits.MAX_MEMBERS)))
+    ("denied", several(node_id, limits.MAX_DENIED)))
 
 JOIN_SEEK = message(
     0x70, "JOIN_SEEK", "Does an invitation wait there whose code begins with these two characters?", ("selector", text(2)),
@@ -192,7 +192,7 @@ JOIN_CONFIRM = message(
     0x72, "JOIN_CONFIRM", "The joiner's confirmation (zeros: it gives up), and its public key (a SubjectPublicKeyInfo). Back come "
     "Credentials and their MAC under the agreed key.",
     ("selector", text(2)), ("confirmation", digest), ("key", Fixed("public key", 91)),
-    reply=(("credentials", blob(1 << 16)), ("mac", digest)))
+    reply=(("credentials", blob(1 << 17)), ("mac", digest)))
 
 # -- datagrams: common header, this envelope, body, 16 bytes of HMAC over all before
 

@@ -224,6 +224,15 @@ def test_a_removed_node_is_not_let_in_again_under_its_id(two, monkeypatch):
     assert error.exit == 4 and "removed" in str(error) and names(bob) == ["lan"]
 
 
+def test_a_member_learns_who_was_removed_however_many_they_are(two):
+    ann, bob = two.nodes
+    studio = found(ann)
+    removed = frozenset(number.to_bytes(32, "big") for number in range(limits.MAX_DENIED))
+    ann.networks.replace(studio.changed(denied=removed, epoch=7))
+    made = joined(two, bob, two.do(ann.inviting.invite(ann.networks.by_name(STUDIO))).code)
+    assert (made.denied, made.epoch) == (removed, 7)
+
+
 def test_a_network_that_was_left_meanwhile_takes_nobody_in(two):
     ann, bob = two.nodes
     studio = found(ann)
