@@ -244,7 +244,7 @@ def frames(message, answered=True, **fields):
 def offers(target):
     """Catalogues of offers with right signatures, each newer than the last, that were signed before."""
     eve = Member()
-    signed = [[Offer.signed(eve.key, f"app{number}", bytes(32), serial, "lan", 1, 1).row() for number in range(30)]
+    signed = [[Offer.signed(eve.key, f"app{number}", bytes(32), serial, LAN.tag, 1, 1).row() for number in range(30)]
               for serial in range(1, 30)]
     line = eve.dial(target.wire)
     for rows in itertools.cycle(signed):
@@ -262,7 +262,7 @@ def invitations(target):
     for session in itertools.count(1):
         ends = [dict(id=node, name="x", status=0, address="10.77.9.1", port=1, exit=0) for node in (eve.id, me)]
         with contextlib.suppress(OSError):
-            line.send(proto.INVITE, session=session, app="chat", version=os.urandom(32), publisher=eve.id, network="lan", files=1,
+            line.send(proto.INVITE, session=session, app="chat", version=os.urandom(32), publisher=eve.id, network=LAN.tag, files=1,
                       bytes=1, arguments=["x"], roster=ends, port=1, token=bytes(32), expires_s=60)
         yield
 
@@ -296,7 +296,7 @@ def attacks():
         "frames: manifests": frames(proto.MANIFEST, version=bytes(32)),
         "frames: nobody reads": frames(proto.NODES, answered=False),
         "frames: a catalogue with a wrong signature": frames(proto.CATALOGUE, holdings=[], offers=[
-            dict(name="x", publisher=eve.key.public.spki, version=bytes(32), serial=1, network="lan", files=1, bytes=1,
+            dict(name="x", publisher=eve.key.public.spki, version=bytes(32), serial=1, network=LAN.tag, files=1, bytes=1,
                  signature=bytes(64))]),
         "frames: offers signed before": offers,
         "frames: invitations": invitations,

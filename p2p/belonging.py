@@ -5,6 +5,10 @@ of another network for the same key therefore proves membership in that one as w
 copies it from the wire does not have the key. So a network that is joined is shown at once on all links (PROOF), and
 whoever is in it, too, answers with its own. All that is told, believed and served asks `connection.networks`.
 
+A network counts on a link when each end has believed the other, and knows that it was believed (PROVEN). Looking at a
+signature takes a moment; what an end says about the network because of it would else arrive before the other believes it,
+and be lost.
+
 Who leaves a network says so (WITHDRAW); a connection on which no network is left in common ends.
 """
 
@@ -12,54 +16,86 @@ import hashlib
 from collections import OrderedDict
 
 from . import limits, proto
-from .errors import PeerError
+from .errors import LinkDown, PeerError
 from .text import clean
 
-MAX_KNOWN = 4096      # certificates that were looked at once; a link that comes again costs no signature
+MAX_KNOWN = 4 * limits.MAX_MEMBERS      # certificates that were right; a link that comes again costs no signature
+
+
+class Standing:
+    """How far each further network is on one link: sets of tags."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.shown = set()         # our certificate was sent
+        self.accepted = set()      # ...and was right
+        self.looking = set()       # theirs is being looked at
+        self.believed = set()      # ...and was right
+
+    def forget(self, tag):
+        """One end has left it."""
+        for known in (self.shown, self.accepted, self.looking, self.believed):
+            known.discard(tag)
 
 
 class Belonging:
-    """`node` gives loop, networks, links, dispatch, neighbours, offers, label, log and refuse."""
+    """`node` gives loop, networks, links, dispatch, neighbours, offers, launcher, label, log and refuse."""
 
     def __init__(self, node):
         self._node = node
+        self._networks = node.networks
         self._tags = set(node.networks.tags)
-        self._known = OrderedDict()       # (tag, SHA-256 of a certificate and the key's ID) of those that are right
-        self._looking = set()             # (connection, tag) of which a certificate is being looked at
+        self._known = OrderedDict()       # (tag, SHA-256 of the key's ID and a certificate) of those that are right
+        self._standings = {}              # peer ID -> Standing on the link with it
         node.networks.on_change.append(self._changed)
         node.dispatch.notice(proto.PROOF, self._on_proof)
+        node.dispatch.notice(proto.PROVEN, self._on_proven)
         node.dispatch.notice(proto.WITHDRAW, self._on_withdraw)
 
     # -- proving
 
     def greet(self, connection):
         """A new link: prove what the other may want to know."""
+        standing = self._standings[connection.peer_id] = Standing(connection)
         self._node.neighbours.belongs(connection)
-        for tag in self._node.networks.tags:
-            if tag in connection.hello.networks and tag != connection.channel.tag:
-                self._prove(connection, tag)
+        for tag in self._networks.tags:
+            if tag in connection.hello.networks:
+                self._show(standing, tag)
 
-    def _prove(self, connection, tag):
-        connection.send(proto.PROOF, network=tag, certificate=self._node.networks.leaf(tag))
+    def lost(self, connection):
+        """A connection ended."""
+        if self._of(connection):
+            del self._standings[connection.peer_id]
+
+    def _of(self, connection):
+        """The Standing, where this is the link with its peer."""
+        standing = self._standings.get(connection.peer_id)
+        return standing if standing is not None and standing.connection is connection else None
+
+    def _show(self, standing, tag):
+        if tag not in standing.shown and tag != standing.connection.channel.tag:
+            standing.shown.add(tag)
+            standing.connection.send(proto.PROOF, network=tag, certificate=self._networks.leaf(tag))
 
     def _on_proof(self, connection, proof):
-        tag = proof.network
-        network = self._node.networks.by_tag(tag)
-        if network is None or tag in connection.networks or self._node.link(connection.peer_id) is not connection:
+        tag, standing = proof.network, self._of(connection)
+        network = self._networks.by_tag(tag)
+        if network is None or standing is None or tag in standing.believed | standing.looking | {connection.channel.tag}:
             return
-        if self._node.networks.is_denied(tag, connection.peer_id):
+        if self._networks.is_denied(tag, connection.peer_id):
             self._node.refuse("removed", f"{self._node.label(connection.peer_id)} was removed from {network.name}, and shows its "
                                          "certificate there")
-        elif (connection, tag) not in self._looking:
-            self._looking.add((connection, tag))
-            self._node.loop.start(self._look(connection, network, proof.certificate))
+            return
+        standing.looking.add(tag)
+        self._node.loop.start(self._look(standing, network, proof.certificate))
 
-    async def _look(self, connection, network, certificate):
-        key = network.tag, hashlib.sha256(connection.peer_id + certificate).digest()
-        try:
-            is_right = key in self._known or await self._node.loop.work(network.certifies, certificate, connection.peer_id)
-        finally:
-            self._looking.discard((connection, network.tag))
+    async def _look(self, standing, network, certificate):
+        connection, tag = standing.connection, network.tag
+        key = tag, hashlib.sha256(connection.peer_id + certificate).digest()
+        is_right = key in self._known or await self._node.loop.work(network.certifies, certificate, connection.peer_id)
+        if self._of(connection) is not standing or not connection.is_ready or tag not in standing.looking:
+            return                        # the link is another one now, or one end has left the network
+        standing.looking.discard(tag)
         if not is_right:
             connection.fail(PeerError(f"shows a certificate that is not its own in {network.name}", "proof"))
             return
@@ -67,38 +103,62 @@ class Belonging:
         self._known.move_to_end(key)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        networks = self._node.networks
-        if connection.is_ready and networks.by_tag(network.tag) is not None and not networks.is_denied(network.tag, connection.peer_id):
-            connection.networks |= {network.tag}
-            self._node.log.write("network", f"{self._node.label(connection.peer_id)} is in {network.name}")
-            if network.tag not in connection.hello.networks:
-                self._prove(connection, network.tag)        # it has joined since it said HELLO, and waits for us
+        if self._networks.by_tag(tag) is not None and not self._networks.is_denied(tag, connection.peer_id):
+            standing.believed.add(tag)
+            connection.send(proto.PROVEN, network=tag)
+            if tag not in connection.hello.networks and tag not in standing.accepted:
+                standing.shown.discard(tag)      # it has joined since its HELLO: what it was shown before, it could not look at
+            self._show(standing, tag)
+            self._weigh(standing, tag)
+
+    def _on_proven(self, connection, told):
+        standing = self._of(connection)
+        if standing is not None and told.network in standing.shown:
+            standing.accepted.add(told.network)
+            self._weigh(standing, told.network)
+
+    def _weigh(self, standing, tag):
+        connection = standing.connection
+        if tag in standing.believed & standing.accepted and tag not in connection.networks:
+            connection.networks |= {tag}
+            self._node.log.write("network", f"{self._node.label(connection.peer_id)} is in {self._networks.name_of(tag)}")
             self._node.neighbours.belongs(connection)
             self._node.offers.greet(connection)
 
+    # -- leaving
+
     def _on_withdraw(self, connection, told):
-        if told.network in connection.networks:
-            self.take(connection, told.network, "it has left the network")
+        self.take(connection, told.network, "it has left the network")
 
     def take(self, connection, tag, reason):
         """The other is in this network no longer, or this node is not. Ends the connection if it was the last one in common."""
+        standing = self._of(connection)
+        if standing is not None:
+            standing.forget(tag)
+        if tag not in connection.networks:
+            return
         connection.networks -= {tag}
+        self._node.neighbours.belongs(connection)
         if not connection.networks:
             connection.finish(clean(reason), leaving=True)
-            self._node.links.lost(connection, PeerError(reason, "network"))
-        else:
-            self._node.neighbours.belongs(connection)
+            self._node.links.lost(connection, LinkDown(reason, "goodbye"))
 
     def _changed(self):
-        """This node has joined or left networks."""
-        before, self._tags = self._tags, set(self._node.networks.tags)
-        for tag in sorted(self._tags - before):
-            for connection in self._node.links:
-                self._prove(connection, tag)
+        """This node has joined or left networks, or somebody was removed from one."""
+        before, self._tags = self._tags, set(self._networks.tags)
+        standings = [standing for standing in self._standings.values() if standing.connection.is_ready]
         for tag in sorted(before - self._tags):
-            for connection in self._node.links:
-                if tag in connection.networks:
-                    connection.send(proto.WITHDRAW, network=tag)
-                    self.take(connection, tag, "left the network in which it was connected")
+            for standing in standings:
+                if standing.connection.is_ready:
+                    standing.connection.send(proto.WITHDRAW, network=tag)
+                    self.take(standing.connection, tag, "the network in which it was connected was left")
+            self._node.launcher.left_network(tag)
             self._node.neighbours.left_network(tag)
-        assert len(self._tags) <= limits.MAX_NETWORKS
+        for standing in standings:
+            connection = standing.connection
+            for tag in sorted(self._tags - before):
+                if connection.is_ready:
+                    self._show(standing, tag)
+            for tag in sorted(connection.networks):
+                if self._networks.is_denied(tag, connection.peer_id):
+                    self.take(connection, tag, f"it was removed from {self._networks.name_of(tag)}")

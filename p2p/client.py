@@ -125,11 +125,11 @@ class Attempt:
 class Kept:
     """A peer that is dialled again whenever it is not connected."""
 
-    __slots__ = ("addresses", "tag", "failures", "timer", "attempt", "connected_at", "brief")
+    __slots__ = ("addresses", "tags", "failures", "timer", "attempt", "connected_at", "brief")
 
-    def __init__(self, addresses, tag):
+    def __init__(self, addresses, tags):
         self.addresses = list(addresses)
-        self.tag = tag
+        self.tags = tags           # networks in which it may be met, one after the other
         self.failures = 0
         self.timer = None
         self.attempt = None
@@ -165,12 +165,12 @@ class Client:
         self._attempts.append(attempt)
         return future
 
-    def keep(self, node_id, addresses, tag):
-        """Connect to this peer and stay so. Called again, it takes the new addresses and tries them at once."""
+    def keep(self, node_id, addresses, *tags):
+        """Connect to this peer, in one of these networks, and stay so. Called again, it takes the new addresses and tries them at once."""
         kept = self._kept.get(node_id)
         if kept is None:
-            kept = self._kept[node_id] = Kept(addresses, tag)
-        kept.tag = tag
+            kept = self._kept[node_id] = Kept(addresses, tags)
+        kept.tags = tags
         if kept.attempt is not None:
             kept.addresses = list(addresses)
             kept.attempt.add(addresses)
@@ -178,6 +178,12 @@ class Client:
         kept.addresses = list(addresses)
         kept.failures = 0
         self._dial_kept(node_id)
+
+    def share(self, node_id, tags):
+        """If it is dialled again, then in one of these networks."""
+        kept = self._kept.get(node_id)
+        if kept and tags:
+            kept.tags = tuple(tags)
 
     def connected(self, node_id):
         """A connection with it exists: stop dialling."""
@@ -236,7 +242,7 @@ class Client:
                 kept.timer = self.loop.call_later(self._pause(kept.failures), self._dial_kept, node_id)
                 if self._on_failure:
                     self._on_failure(node_id, error)
-        kept.attempt = Attempt(self, kept.addresses, kept.tag, node_id, done)
+        kept.attempt = Attempt(self, kept.addresses, kept.tags[kept.failures % len(kept.tags)], node_id, done)
 
     def _place_is_free(self, node_id):
         self._dialling.pop(node_id, None)

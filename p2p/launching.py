@@ -60,14 +60,17 @@ class Launcher:
 
     # -- hosting
 
-    async def run(self, app, nodes, arguments, network=None) -> Session:
+    async def run(self, app, nodes, arguments, network=None, is_all=False) -> Session:
         """Start an application here and ask these nodes (IDs) to take part. `network`: the name of the one in which it is offered, else
-        one that all of them are in. Raises UserError."""
+        one that all of them are in. With `is_all` those who are in its network are asked. Raises UserError."""
         _check_arguments(arguments)
         nodes = [node_id for node_id in dict.fromkeys(nodes) if node_id != self._me]
         if len(nodes) > MAX_INVITED:
             raise UserError(f"a session has room for {MAX_INVITED} other nodes, {len(nodes)} were named: name fewer", code="too-many")
-        offer = await self._node.offers.offered(app, self._common_networks(nodes, network))
+        offer = await self._node.offers.offered(app, self._common_networks([] if is_all else nodes, network))
+        if is_all:
+            links = [(node_id, self._node.link(node_id)) for node_id in nodes]
+            nodes = [node_id for node_id, link in links if link is not None and offer.network in link.networks]
         await self._node.offers.bring_offered(offer)
         session = Session(int.from_bytes(self._loop.entropy(8), "little") or 1, offer.name, offer.version, offer.publisher_id,
                           offer.network, arguments, self._me, self._loop.entropy(32), self._free_port(), offer.files, offer.bytes)
@@ -78,23 +81,29 @@ class Launcher:
         return session
 
     def _common_networks(self, nodes, network):
-        """Names of the networks that this node and all of these are in."""
-        names = [self._node.network(network).name] if network else [known.name for known in self._node.networks.all()]
+        """Tags of the networks that this node and all of these are in."""
+        tags = [self._node.network(network).tag] if network else self._node.networks.tags
         for node_id in nodes:
             connection = self._node.link(node_id)
             label = self._node.label(node_id)
             if connection is None:
                 raise UserError(f"{label} is not connected: `nodes` shows who is alive", code="unreachable")
-            before, names = names, [name for name in names if name in self._node.offers.common(connection)]
-            if not names:
-                raise UserError(f"{label} is not in {' or '.join(before)}: a session runs within one network; "
+            before, tags = tags, [tag for tag in tags if tag in connection.networks]
+            if not tags:
+                names = " or ".join(map(self._node.networks.name_of, before))
+                raise UserError(f"{label} is not in {names}: a session runs within one network; "
                                 "`nodes --network NET` shows who is in it", code="other-network")
-        return names
+        return tags
 
-    def left_network(self, name):
+    def is_run_with(self, connection, version) -> bool:
+        """Is this version run together with the other end of this link, in a network that both are in?"""
+        return any(session.version == version and connection.peer_id in session.members and not session.is_over
+                   and session.network in connection.networks for session in self.sessions)
+
+    def left_network(self, tag):
         """What runs in a network that this node has left ends here."""
         for session in self.sessions:
-            if session.network == name:
+            if session.network == tag:
                 self.sessions.close(session)
         self.act()
 
@@ -116,7 +125,7 @@ class Launcher:
     def _on_invite(self, connection, invite):
         if app_name_fault(invite.app):
             raise PeerError("invites to an application whose name is not allowed", "name")
-        if invite.network not in self._node.offers.common(connection):
+        if invite.network not in connection.networks:
             connection.send(proto.ANSWER, session=invite.session, status=proto.BROKEN,
                             text="the two nodes are not both in the network of that application")
             return
@@ -266,7 +275,7 @@ class Launcher:
 
     async def _fetch(self, session):
         try:
-            await self._node.offers.bring(session.app, session.version, prefer=session.host)
+            await self._node.offers.bring(session.app, session.version, session.network, prefer=session.host)
         except Exception as error:  # whatever it was, nobody may wait for these files for ever
             problem = str(error) if isinstance(error, P2PError) else f"an error of this program, {type(error).__name__}"
             if not isinstance(error, P2PError):
@@ -302,7 +311,7 @@ class Launcher:
             "state": self._node.publisher.name, "session": session.number, "token": session.token.hex(), "app": session.app,
             "version": session.version.hex(), "folder": folder, "data": data,
             "framework": os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "home": self._node.home,
-            "network": self._node.networks.by_name(session.network).tag.hex(), "port": self._port_for(session),
+            "network": session.network.hex(), "port": self._port_for(session),
             "root_port": self._node.port, "me": self._me.hex(),
             "host": session.host.hex(), "name": self._node.name, "args": session.arguments,
             "roster": [dict(row, id=row["id"].hex()) for row in self._roster(session)]}

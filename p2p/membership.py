@@ -33,7 +33,7 @@ SUSPECT_FOR = 4.0            # s until a suspect that cannot be reached is dead;
 UNVERIFIED_FOR = 60.0        # s a node that was only heard of stays in the table
 DIAL_DEAD_FOR = 3600.0       # s a dead node is still dialled, ever more rarely; a beacon starts it again
 
-Keep = namedtuple("Keep", "id addresses tag")          # connect to it and stay so, from now
+Keep = namedtuple("Keep", "id addresses tag others", defaults=((),))    # connect to it, in one of these networks, and stay so
 Release = namedtuple("Release", "id")                  # dial it no longer
 Changed = namedtuple("Changed", "member before after") # before is None for a newcomer, after None for a forgotten one
 Clone = namedtuple("Clone", "host")                    # another node runs with this node's identity
@@ -115,17 +115,17 @@ class Membership:
 
     # -- evidence
 
-    def remembered(self, node_id, name, addresses, tag, first_seen_wall, now):
+    def remembered(self, node_id, name, addresses, tags, first_seen_wall, now):
         """A node that was met in an earlier run: try where it was."""
         member = self._member(node_id, name, now)
         if member is None or member.is_self:
             return
         member.state = DEAD
         member.first_seen_wall = first_seen_wall
-        member.networks = [tag]
+        member.networks = list(tags)
         for host, port in addresses[:limits.MAX_ADDRESSES]:
             member.add_address(host, port, is_proven=False)
-        self._keep(member, tag)
+        self._keep(member, tags[0])
 
     def heard(self, node_id, name, host, port, nonce, tag, now):
         """A hint that a node is at an address: a beacon (nonce of its start), or another node's word (nonce 0)."""
@@ -179,16 +179,17 @@ class Membership:
             self._views.clear()
 
     def left_network(self, tag):
-        """This node has left a network: whom it knew from there alone is forgotten, the others are dialled in another."""
+        """This node has left a network: whom it knew from there alone is forgotten, and given back."""
+        gone = []
         for member in list(self._members.values()):
             if tag not in member.networks:
                 continue
             member.networks = [other for other in member.networks if other != tag]
             if not member.networks and not member.is_self:
                 self._forget(member)
-            elif member.is_kept:
-                self._keep(member, member.networks[0])
+                gone.append(member)
         self._views.clear()
+        return gone
 
     def unlinked(self, node_id, kind, now):
         """Its connection ended; `kind` is LinkDown's, or "protocol"."""
@@ -294,7 +295,7 @@ class Membership:
         if first in addresses:
             addresses.remove(first)
             addresses.insert(0, first)
-        self._effects.append(Keep(member.id, addresses, tag))
+        self._effects.append(Keep(member.id, addresses, tag, tuple(other for other in member.networks if other != tag)))
 
     def _release(self, member):
         if member.is_kept:

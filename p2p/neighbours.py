@@ -41,6 +41,8 @@ class Neighbours:
         self._timers = []
         self.on_gone = []                 # callables(member): dead, departed, or started anew
         self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
+        self._networks_changed()
+        node.networks.on_change.append(self._networks_changed)
         node.dispatch.request(proto.NODES, self._on_nodes)
         node.dispatch.notice(proto.VIEW, self._on_view)
         node.dispatch.request(proto.SAY, self._on_say)
@@ -133,7 +135,7 @@ class Neighbours:
 
     def _carry_out(self, effect):
         if isinstance(effect, membership.Keep):
-            self._node.client.keep(effect.id, effect.addresses, effect.tag)
+            self._node.client.keep(effect.id, effect.addresses, effect.tag, *effect.others)
         elif isinstance(effect, membership.Release):
             self._node.client.release(effect.id)
         elif isinstance(effect, membership.Clone):
@@ -226,6 +228,7 @@ class Neighbours:
     def belongs(self, connection):
         """What the other end of a link has proved to be in has changed: note it, and tell whom this node sees there."""
         self.table.belongs(connection.peer_id, connection.networks)
+        self._node.client.share(connection.peer_id, [tag for tag in self._node.networks.tags if tag in connection.networks])
         for tag in sorted(connection.networks - {connection.channel.tag}):
             if self._node.networks.by_tag(tag) is not None:
                 connection.send(proto.VIEW, view=self.table.view(tag), network=tag)
@@ -233,13 +236,19 @@ class Neighbours:
         self._node.touched()
         self._save_later()
 
+    def _networks_changed(self):
+        self.table.me.networks = self._node.networks.tags
+
     def left_network(self, tag):
         """This node is not in it any more."""
         for known in (self._views, self._asked):
             for key in [key for key in known if key[0] == tag]:
                 del known[key]
         self._told_views.pop(tag, None)
-        self.table.left_network(tag)
+        for member in self.table.left_network(tag):
+            self._gone(member)
+        for member in self.table:
+            self._node.client.share(member.id, member.networks)
         self.act()
         self._node.touched()
         self._save_later()
@@ -361,11 +370,12 @@ class Neighbours:
         try:
             rows = json.loads(self._node.disk.read_bytes(path, MAX_REMEMBERED).decode("utf-8"))
             for row in rows[:limits.MAX_MEMBERS - 1]:
-                if self._node.networks.by_tag(bytes.fromhex(row["network"])) is None:
-                    continue             # this node has left it
+                known = [bytes.fromhex(tag) for tag in row["networks"]]
+                tags = [tag for tag in self._node.networks.tags if tag in known]
                 addresses = [(str(host), int(port)) for host, port in row["addresses"]]
-                self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, bytes.fromhex(row["network"]),
-                                      float(row["first_seen"]), self._loop.now())
+                if tags:                 # else this node has left them
+                    self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, tags, float(row["first_seen"]),
+                                          self._loop.now())
         except (ValueError, KeyError, TypeError, AttributeError):
             self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
 
@@ -378,8 +388,8 @@ class Neighbours:
         if not self._save_due:
             return
         self._save_due = False
-        rows = [{"id": member.id.hex(), "name": member.name, "addresses": member.addresses, "network": member.networks[0].hex(),
-                 "first_seen": member.first_seen_wall}
+        rows = [{"id": member.id.hex(), "name": member.name, "addresses": member.addresses, "first_seen": member.first_seen_wall,
+                 "networks": [tag.hex() for tag in member.networks]}
                 for member in self.sorted() if member.is_acquainted and not member.is_self and member.addresses and member.networks]
         try:
             self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))

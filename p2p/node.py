@@ -229,7 +229,7 @@ class Node:
     def connection_ready(self, connection):
         """Both HELLOs are heard: decide what this connection is."""
         role = connection.hello.role
-        connection.on_finished = lambda: self.past_traffic.add(connection.traffic)
+        connection.on_finished = lambda: self._finished(connection)
         if connection.peer_id != self.identity.node_id:
             if role != proto.NODE:
                 raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")
@@ -253,13 +253,17 @@ class Node:
         self.links.watch(connection)
         connection.owner.adopt(connection)
 
+    def _finished(self, connection):
+        self.past_traffic.add(connection.traffic)
+        self.belonging.lost(connection)
+
     def connection_lost(self, connection, error):
         """A ready connection with another node ended."""
         self.forget_connection(connection, error)
 
     def forget_connection(self, connection, error):
         """Keep its counts, say why it ended."""
-        self.past_traffic.add(connection.traffic)
+        self._finished(connection)
         if isinstance(error, PeerError):
             host = connection.channel.address[0]
             self.refuse(error.reason, f"{host} {self.label(connection.peer_id)}: dropped: {_without(host, error)}")
@@ -345,12 +349,12 @@ class Node:
         """The Network that a person means; without a name the first. Raises UserError."""
         return self.networks.all()[0] if name is None else self.networks.by_name(name)
 
-    async def connect(self, host, port):
-        """Dial an address or a name that a person gave; the Member behind it. Raises UserError."""
+    async def connect(self, host, port, network=None):
+        """Dial an address or a name that a person gave, in the named network or in any; the Member behind it. Raises UserError."""
+        tags = [self.network(network).tag] if network else self.networks.tags
         addresses = await self.loop.resolve(host, port)
-        tag = self.networks.tags[0]
         try:
-            connection = await self.client.dial(addresses, tag)
+            connection = await self._dial_in_one(addresses, tags)
         except LinkDown as error:
             raise UserError(f"cannot reach {clean(host)} port {port}: {error}. Is p2pframe running there, and does its firewall let "
                             f"TCP {port} in?", code="unreachable")
@@ -363,6 +367,16 @@ class Node:
             raise UserError(f"{clean(host)}: this node knows too many others already", code="crowded")
         self.loop.start(self.neighbours.ask_view(self.links.get(connection.peer_id) or connection))
         return member
+
+    async def _dial_in_one(self, addresses, tags):
+        """The other end may be in some of these networks only: it says so by ending the handshake."""
+        for tag in tags[:-1]:
+            try:
+                return await self.client.dial(addresses, tag)
+            except PeerError as error:
+                if error.reason != "tls":
+                    raise
+        return await self.client.dial(addresses, tags[-1])
 
     def traffic(self):
         """All that went over TCP since the start."""

@@ -49,7 +49,7 @@ class Offers:
         self._to_verify = {}          # who told -> offers whose signature is not yet checked
         self._bringing = {}           # (name, version) -> Future of the folder
         self._fanout = Fanout(node.loop)
-        self._packed = {}             # names of networks -> (the catalogue's edition, what is told of them)
+        self._packed = {}             # tags of networks -> (the catalogue's edition, what is told of them)
         self._bundled = {}            # name -> Manifest of what ships with the framework
         self.store = Store(node.home, node.disk)
         self.catalogue = Catalogue(self._me)
@@ -66,7 +66,8 @@ class Offers:
             try:
                 known = Remembered.unpack_all(self._node.disk.read_bytes(path, limits.MAX_BODY))
                 for row in known.offers:
-                    self.catalogue.add(Offer(**as_dict(row)))
+                    if self._node.networks.by_tag(row.network):
+                        self.catalogue.add(Offer(**as_dict(row)))
                 for pin in known.pins:
                     self.catalogue.pin(pin.name, pin.publisher)
             except PeerError:
@@ -83,24 +84,20 @@ class Offers:
         """Everything, packed once for all that are in the same networks."""
         groups = {}
         for connection in connections:
-            if connection.is_ready:
-                groups.setdefault(self.common(connection), []).append(connection)
-        for names, members in groups.items():
-            edition, body = self._packed.get(names, (None, b""))
+            if connection.is_ready and connection.networks:
+                groups.setdefault(connection.networks, []).append(connection)
+        for networks, members in groups.items():
+            edition, body = self._packed.get(networks, (None, b""))
             if edition != self.catalogue.edition:
-                body = proto.CATALOGUE.pack(**self._everything(names))
+                body = proto.CATALOGUE.pack(**self._everything(networks))
                 if len(self._packed) >= MAX_PACKED:
                     self._packed.clear()
-                self._packed[names] = self.catalogue.edition, body
+                self._packed[networks] = self.catalogue.edition, body
             self._fanout.post(members, proto.CATALOGUE.word, body)
 
-    def common(self, connection):
-        """The names of the networks that both ends of a connection are in."""
-        return tuple(network.name for network in self._node.networks.all() if network.tag in connection.networks)
-
-    def _everything(self, names):
+    def _everything(self, networks):
         """What the members of these networks may hear: their offers, and which of those versions are here; nothing else that is here."""
-        offers = self.catalogue.offers(names)
+        offers = self.catalogue.offers(networks)
         offered = {(offer.name, offer.version) for offer in offers}
         holdings = [{"name": name, "version": version} for name, version in self.catalogue.held_by(self._me) if (name, version) in offered]
         return {"offers": [offer.row() for offer in offers], "holdings": holdings[:limits.MAX_HOLDINGS_NODE]}
@@ -137,8 +134,7 @@ class Offers:
     def _on_catalogue(self, connection, told):
         if self._node.links.get(connection.peer_id) is not connection:
             return                    # all is said again on the link, and what comes late here is old
-        names = self.common(connection)
-        rows = [row for row in told.offers if row.network in names and not self.catalogue.is_known(row.signature)]
+        rows = [row for row in told.offers if row.network in connection.networks and not self.catalogue.is_known(row.signature)]
         if any(app_name_fault(row.name) for row in told.holdings + rows):
             raise PeerError("its catalogue has a name that no application may have", "name")
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
@@ -161,7 +157,7 @@ class Offers:
                 if not await self._loop.work(offer.is_authentic):
                     self._node.refuse("signature", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
                     self._to_verify[teller].clear()
-                elif self.catalogue.add(offer):
+                elif self._node.networks.by_tag(offer.network) and self.catalogue.add(offer):
                     is_here = (offer.name, offer.version) in self.catalogue.held_by(self._me)
                     must_tell |= is_here or offer.publisher_id != teller
                     self._heard_of(offer)
@@ -177,9 +173,8 @@ class Offers:
 
     def _networks_changed(self):
         """What was offered in a network that this node has left is no affair of this node any more."""
-        names = [network.name for network in self._node.networks.all()]
-        for name in sorted({offer.network for offer in self.catalogue.offers()} - set(names)):
-            self.catalogue.leave(name)
+        for tag in sorted({offer.network for offer in self.catalogue.offers()} - set(self._node.networks.tags)):
+            self.catalogue.leave(tag)
         self._announce()
 
     def gone(self, node_id):
@@ -189,18 +184,21 @@ class Offers:
 
     # -- serving
 
+    def _may_show(self, connection, version):
+        """May the other end have this version? Asked from worker threads, too."""
+        return self.catalogue.is_shown(version, connection.networks) or self._node.launcher.is_run_with(connection, version)
+
     async def _on_manifest(self, connection, asked):
         manifest = None
-        if self.catalogue.is_shown(asked.version, self.common(connection)):
+        if self._may_show(connection, asked.version):
             manifest = await self._node.answering(connection, lambda: self._loop.work(self.store.manifest, asked.version))
         if manifest is None:
             raise Refusal(proto.NOT_FOUND, "that version is not here")
         return {"manifest": manifest.encode()}
 
     async def _on_block(self, connection, asked):
-        names = self.common(connection)
         data = await self._node.answering(connection, lambda: self._loop.work(
-            self.store.read_block, asked.digest, asked.offset, asked.length, lambda version: self.catalogue.is_shown(version, names)))
+            self.store.read_block, asked.digest, asked.offset, asked.length, lambda version: self._may_show(connection, version)))
         if data is None:
             raise Refusal(proto.NOT_FOUND, "that content is not here")
         return {"data": data}
@@ -212,7 +210,7 @@ class Offers:
         folder = os.path.abspath(folder)
         name = name or os.path.basename(folder)
         check_app_name(name)
-        network = self._node.network(network).name
+        network = self._node.network(network).tag
         found = self._node.disk.status(folder)
         if found is not None and found.kind in "dl" and not self._node.disk.exists(os.path.join(folder, "main.py")):
             raise UserError(f"{clean(folder, 200)}: there is no main.py in it. An application is a folder with a main.py, which is what "
@@ -242,7 +240,7 @@ class Offers:
     # -- choosing
 
     def newest(self, word, networks=None):
-        """The offer that a person means by NAME or NAME@PUBLISHER, in these networks (names). Raises UserError."""
+        """The offer that a person means by NAME or NAME@PUBLISHER, in these networks (tags). Raises UserError."""
         name, _, publisher = word.partition("@")
         publisher_id = self._node.find(publisher).id if publisher else None
         offer = self.catalogue.newest(name, publisher_id, networks)
@@ -250,8 +248,9 @@ class Offers:
             return offer
         elsewhere = networks is not None and self.catalogue.newest(name, publisher_id)
         if elsewhere:
-            raise UserError(f"{clean(word)} is offered in {elsewhere.network}, not in {' or '.join(networks)}: "
-                            "`share DIR --network NET` offers it there, too", code="other-network")
+            raise UserError(f"{clean(word)} is offered in {self._name_of(elsewhere.network)}, not in "
+                            f"{' or '.join(map(self._name_of, networks))}: `share DIR --network NET` offers it there, too",
+                            code="other-network")
         publishers = self.catalogue.publishers(name)
         if publisher or not publishers:
             raise UserError(f"{clean(word)}: no such application here. `apps` lists them; `share DIR` offers one", code="no-such-app")
@@ -264,17 +263,20 @@ class Offers:
         Only what the user has installed by name from somebody comes before it: a stranger may offer a "chat" at any time.
         """
         if networks and self._ships(word) and word not in self.catalogue.pins and self.catalogue.newest(word, self._me, networks) is None:
-            await self.share(os.path.join(BUNDLED, word), network=networks[0])
+            await self.share(os.path.join(BUNDLED, word), network=self._name_of(networks[0]))
         return self.newest(word, networks)
 
     def _ships(self, word):
         return not app_name_fault(word) and self._node.disk.exists(os.path.join(BUNDLED, word, "main.py"))
 
+    def _name_of(self, tag):
+        return self._node.networks.name_of(tag)
+
     def rows(self, networks=None):
-        """What `apps` lists; of these networks (names) alone where they are given."""
+        """What `apps` lists; of these networks (tags) alone where they are given."""
         mine = self.catalogue.held_by(self._me)
         return [{"name": offer.name, "version": offer.version.hex(), "publisher": node_id_text(offer.publisher_id),
-                 "network": offer.network, "files": offer.files, "bytes": offer.bytes,
+                 "network": self._name_of(offer.network), "files": offer.files, "bytes": offer.bytes,
                  "installed": (offer.name, offer.version) in mine,
                  "holders": [self._node.label(node_id) for node_id in holders]}
                 for offer, holders in self.catalogue.rows(networks)]
@@ -295,8 +297,8 @@ class Offers:
 
     # -- fetching
 
-    async def bring(self, name, version, prefer=None, source=None, limit=None, progress=None):
-        """The folder of this version, fetched where it is not here. Raises UserError; then nothing has changed."""
+    async def bring(self, name, version, network, prefer=None, source=None, limit=None, progress=None):
+        """The folder of this version, fetched within this network where it is not here. Raises UserError; then nothing has changed."""
         check_app_name(name)
         if await self._loop.work(self.store.is_installed, name, version):
             if await self._loop.work(self.store.mend, name, version):
@@ -305,29 +307,34 @@ class Offers:
             await self._holdings_changed()
         key = (name, version)
         if key not in self._bringing:
-            task = self._bringing[key] = self._loop.start(self._bring(name, version, prefer, source, limit, progress))
+            task = self._bringing[key] = self._loop.start(self._bring(name, version, network, prefer, source, limit, progress))
             task.add_callback(lambda done: self._bringing.pop(key, None))
         return await self._bringing[key]
 
     async def bring_offered(self, offer, source=None, limit=None, progress=None):
         """As `bring`, for what this user named: from now on the bare name means this publisher's, here."""
-        folder = await self.bring(offer.name, offer.version, offer.publisher_id, source, limit, progress)
+        folder = await self.bring(offer.name, offer.version, offer.network, offer.publisher_id, source, limit, progress)
         if offer.publisher_id != self._me and self.catalogue.pins.get(offer.name) != offer.publisher_id:
             self.catalogue.pin(offer.name, offer.publisher_id)
             self._announce()         # writes it down
         return folder
 
-    def _holders(self, name, version, prefer, source):
-        holders = [node_id for node_id in self.catalogue.holders(name, version) if self._node.link(node_id)]
+    def _is_in(self, node_id, network):
+        link = self._node.link(node_id)
+        return link is not None and network in link.networks
+
+    def _holders(self, name, version, network, prefer, source):
+        """Who is asked for it; nobody outside its network hears that it is wanted."""
+        holders = [node_id for node_id in self.catalogue.holders(name, version) if self._is_in(node_id, network)]
         if source is not None:
-            return [source]
-        if prefer is not None and self._node.link(prefer) and prefer not in holders:
+            return [source] if self._is_in(source, network) else []
+        if prefer is not None and self._is_in(prefer, network) and prefer not in holders:
             holders.append(prefer)
         return sorted(holders, key=lambda node_id: (node_id != prefer, node_id))
 
-    async def _bring(self, name, version, prefer, source, limit, progress):
+    async def _bring(self, name, version, network, prefer, source, limit, progress):
         progress = progress or Progress(self._loop)
-        holders = self._holders(name, version, prefer, source)
+        holders = self._holders(name, version, network, prefer, source)
         own = self.catalogue.newest(name, self._me)
         if not holders and own is not None and own.version == version:
             raise UserError(f"{name}: what this node shared is damaged on its disk, and nobody else here holds it: "
@@ -344,14 +351,14 @@ class Offers:
         await self._holdings_changed()
         return self.store.folder(name, version)
 
-    async def sync(self, names, source=None, dry_run=False, limit=None, progress=None):
+    async def sync(self, names, source=None, dry_run=False, limit=None, progress=None, networks=None):
         """Bring these (or all installed) applications to their newest offered version; rows as `sync` prints them."""
         rows = []
         if not names:
             installed = sorted({name for name, _ in self.catalogue.held_by(self._me)})
-            names = [name for name in installed if self.catalogue.newest(name)]
+            names = [name for name in installed if self.catalogue.newest(name, None, networks)]
         for word in names:
-            offer = self.newest(word)
+            offer = self.newest(word, networks)
             rows.append(await self._sync_one(offer, source, dry_run, limit, progress or (lambda name, progress: None)))
         return rows
 
@@ -362,7 +369,7 @@ class Offers:
         if dry_run:
             if not await self._loop.work(self.store.is_installed, offer.name, offer.version):
                 manifest = await fetch_manifest(self._node.request, offer.version,
-                                                self._holders(offer.name, offer.version, offer.publisher_id, source))
+                                                self._holders(offer.name, offer.version, offer.network, offer.publisher_id, source))
                 progress.fetched = await self._loop.work(self.store.missing_bytes, manifest)
         else:
             await self.bring_offered(offer, source, limit, progress)

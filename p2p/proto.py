@@ -84,7 +84,7 @@ Member = record(
 
 OfferRow = record(
     "Offer", ("name", name), ("publisher", Fixed("public key", 91)), ("version", digest), ("serial", u64),
-    ("network", name), ("files", u32), ("bytes", u64), ("signature", Fixed("signature", 64)))
+    ("network", tag), ("files", u32), ("bytes", u64), ("signature", Fixed("signature", 64)))
 
 Holding = record("Holding", ("name", name), ("version", digest))
 
@@ -94,7 +94,7 @@ HELLO = message(
     0x01, "HELLO", "The first frame each way; the server speaks first. Who the other is stands in its certificate, not here. "
     "Datagrams with a lower incarnation are of its earlier runs.",
     ("role", u8), ("name", name), ("version", text(32)), ("nonce", u64), ("port", u16), ("abilities", u32),
-    ("networks", several(tag, 16)), ("addresses", several(address, limits.MAX_ADDRESSES)), ("view", u64),
+    ("networks", several(tag, limits.MAX_NETWORKS)), ("addresses", several(address, limits.MAX_ADDRESSES)), ("view", u64),
     ("session", u64, 0), ("token", blob(32), b""), ("incarnation", u64, 0))
 KEEPALIVE = message(0x02, "KEEPALIVE", "Sent when nothing else was for a while.")
 GOODBYE = message(0x03, "GOODBYE", "This connection ends on purpose. `leaving`: its node (or instance) leaves, too.",
@@ -116,6 +116,7 @@ PROOF = message(
     0x14, "PROOF", "The sender is in this network, too: its certificate there, for the key that TLS has proved. It is told to whoever "
     "lists the network in HELLO, and to all when it is joined.", ("network", tag), ("certificate", blob(2048)))
 WITHDRAW = message(0x15, "WITHDRAW", "The sender has left this network.", ("network", tag))
+PROVEN = message(0x16, "PROVEN", "The PROOF for this network was right. It counts here from when both ends have said so.", ("network", tag))
 SAY = message(0x12, "SAY", "A line for the screen of the other's user.", ("text", line), reply=())
 
 # -- applications' files
@@ -133,7 +134,7 @@ BLOCK = message(
 
 INVITE = message(
     0x30, "INVITE", "The host asks a node to run an application with it.",
-    ("session", u64), ("app", name), ("version", digest), ("publisher", node_id), ("network", name), ("files", u32),
+    ("session", u64), ("app", name), ("version", digest), ("publisher", node_id), ("network", tag), ("files", u32),
     ("bytes", u64), ("arguments", several(text(1024), 64)), ("roster", several(Member, 256)), ("port", u16),
     ("token", blob(32)), ("expires_s", u32))
 ANSWER = message(

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.waiting import wait_until
 
 PROGRAM = Path(__file__).resolve().parent.parent / "p2pframe.py"
+LAN = bytes.fromhex("f762ef0b1095b6c5")      # the tag of the open network
 READY = 15.0          # s for a root to come up on two loaded cores
 
 

@@ -24,6 +24,7 @@ from p2p.links import Links
 from p2p.loop import Loop
 from p2p.node import Node
 from tests.ends import Bed
+from tests.nodes import LAN
 
 ROOT = Path(__file__).resolve().parent.parent
 HELLO = dict(role=0, name="peer", version="1", nonce=9, port=0, abilities=0, networks=[], addresses=[], view=0)
@@ -363,7 +364,7 @@ def chunk(number, body, ask=False):
                     for request in range(1, max(2, CHUNK // (16 + len(body)))))
 
 
-OFFER = dict(name="x" * 60, publisher=bytes(91), version=bytes(32), serial=1, network="lan", files=1, bytes=1, signature=bytes(64))
+OFFER = dict(name="x" * 60, publisher=bytes(91), version=bytes(32), serial=1, network=LAN, files=1, bytes=1, signature=bytes(64))
 FLOODS = {          # kind -> (what is said again and again, are the answers read?)
     "keepalives": (lambda: chunk(proto.KEEPALIVE.number, b""), True),
     "views": (lambda: chunk(proto.VIEW.number, bytes(8)), True),

@@ -2,6 +2,7 @@
 
 from p2p import proto
 from p2p.sessions import Send, Session, Sessions
+from tests.nodes import LAN
 
 ANN, BOB, EVE, MALLORY = (bytes([number]) * 32 for number in (1, 2, 3, 4))
 NAMES = {ANN: "ann", BOB: "bob", EVE: "eve", MALLORY: "mallory"}
@@ -51,7 +52,7 @@ class World:
             machine.end(sender, fields.session)
 
     def host(self, *invited, number=7):
-        session = Session(number, "chat", b"v" * 32, ANN, "lan", ["x"], ANN, b"t" * 32, 5000)
+        session = Session(number, "chat", b"v" * 32, ANN, LAN, ["x"], ANN, b"t" * 32, 5000)
         self.machines[ANN].start(session, [(node, NAMES[node]) for node in invited], self.now)
         self.settle()
         return session

@@ -17,7 +17,7 @@ from p2p.jobs import EXITED
 from p2p.loop import Loop
 from p2p.node import Node
 from p2p.trust.ecc import node_id_text
-from tests.nodes import PROGRAM, Nodes, free_port
+from tests.nodes import LAN, PROGRAM, Nodes, free_port
 from tests.test_jobs import is_gone
 from tests.waiting import wait_until
 
@@ -311,7 +311,7 @@ def invite(roots, host, to, number, app="app"):
     rows = [{"id": roots.id(node), "name": "x", "status": 0, "address": "", "port": 0} for node in roots.nodes]
     link = host.link(roots.id(to))
     if link:
-        link.send(proto.INVITE, session=number, app=app, version=b"v" * 32, publisher=roots.id(host), network="lan", files=1, bytes=1,
+        link.send(proto.INVITE, session=number, app=app, version=b"v" * 32, publisher=roots.id(host), network=LAN, files=1, bytes=1,
                   arguments=[], roster=rows, port=1, token=b"t" * 32, expires_s=60)
 
 

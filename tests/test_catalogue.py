@@ -11,9 +11,10 @@ from p2p.trust.ecc import SPKI_HEAD, PrivateKey
 
 ANN, BOB = PrivateKey(1001), PrivateKey(1002)
 V1, V2, V3 = b"1" * 32, b"2" * 32, b"3" * 32
+LAN, TEAM = b"an open.", b"the team"
 
 
-def offered(publisher=1, name="chat", version=V1, serial=1, network="lan", files=3, size=10):
+def offered(publisher=1, name="chat", version=V1, serial=1, network=LAN, files=3, size=10):
     """An offer as the catalogue gets it: its signature was looked at elsewhere."""
     key = SPKI_HEAD + b"\x04" + publisher.to_bytes(64, "big")
     return Offer(name, key, version, serial, network, files, size, b"s" * 64)
@@ -26,7 +27,7 @@ def id_of(publisher):
 # -- signatures
 
 def test_a_signed_offer_travels_and_is_authentic_elsewhere():
-    offer = Offer.signed(ANN, "chat", V1, 7, "lan", 3, 1000)
+    offer = Offer.signed(ANN, "chat", V1, 7, LAN, 3, 1000)
     body = proto.CATALOGUE.pack(offers=[offer.row()], holdings=[])
     told = proto.CATALOGUE.unpack(body).offers[0]
     again = Offer(**as_dict(told))
@@ -35,24 +36,24 @@ def test_a_signed_offer_travels_and_is_authentic_elsewhere():
 
 
 def test_any_change_to_a_signed_offer_is_noticed():
-    row = Offer.signed(ANN, "chat", V1, 7, "lan", 3, 1000).row()
-    others = {"name": "chas", "publisher": BOB.public.spki, "version": V2, "serial": 8, "network": "lam", "files": 4,
+    row = Offer.signed(ANN, "chat", V1, 7, LAN, 3, 1000).row()
+    others = {"name": "chas", "publisher": BOB.public.spki, "version": V2, "serial": 8, "network": b"an open ", "files": 4,
               "bytes": 1001, "signature": bytes(64)}
     for field, value in others.items():
         assert not Offer(**dict(row, **{field: value})).is_authentic(), field
-    assert not Offer(**dict(row, name="chatl", network="an")).is_authentic()
+    assert not Offer(**dict(row, name="chata", network=LAN[1:])).is_authentic()
     assert not Offer(**dict(row, publisher=bytes(91))).is_authentic()
 
 
 def test_a_signature_for_something_else_is_no_offer():
-    offer = Offer.signed(ANN, "chat", V1, 7, "lan", 3, 1000)
+    offer = Offer.signed(ANN, "chat", V1, 7, LAN, 3, 1000)
     assert offer.signed_bytes().startswith(b"p2pframe/1 offer\n")
     offer.signature = ANN.sign(offer.signed_bytes()[len(b"p2pframe/1 offer\n"):])
     assert not offer.is_authentic()
 
 
 @pytest.mark.parametrize("fields", [
-    {"name": "../x"}, {"name": ""}, {"name": "a\x1b[2J"}, {"name": "x" * 65}, {"network": ""}, {"network": "n" * 65},
+    {"name": "../x"}, {"name": ""}, {"name": "a\x1b[2J"}, {"name": "x" * 65}, {"network": b""}, {"network": b"n" * 9},
     {"version": b"1" * 31}, {"files": limits.MAX_FILES + 1}, {"size": limits.MAX_APP_BYTES + 1}])
 def test_offers_that_nobody_could_take_are_no_news(fields):
     offer = offered(**fields)
@@ -96,14 +97,14 @@ def test_a_withdrawn_application_is_gone_and_stays_gone():
 
 def test_a_row_for_each_name_and_publisher_with_its_newest_version():
     catalogue = Catalogue()
-    for offer in (offered(1, version=V1, serial=1, network="lan"), offered(1, version=V2, serial=2, network="team"),
+    for offer in (offered(1, version=V1, serial=1, network=LAN), offered(1, version=V2, serial=2, network=TEAM),
                   offered(2, version=V3), offered(2, name="cards", version=V1), offered(3, name="cards", version=WITHDRAWN)):
         assert catalogue.add(offer)
     catalogue.holds(id_of(9), [("chat", V2)])
     rows = [(offer.name, offer.publisher_id, offer.version, holders) for offer, holders in catalogue.rows()]
     assert rows == sorted(rows) and rows[0] == ("cards", id_of(2), V1, [])
     assert sorted(rows[1:]) == sorted([("chat", id_of(1), V2, [id_of(9)]), ("chat", id_of(2), V3, [])])
-    assert [offer.network for offer in catalogue.offers({"team"})] == ["team"]
+    assert [offer.network for offer in catalogue.offers({TEAM})] == [TEAM]
 
 
 def test_a_bare_name_never_means_a_strangers_application_by_surprise():
@@ -217,7 +218,7 @@ def test_a_full_table_is_not_looked_through_for_each_offer_of_a_message(monkeypa
 
 def test_the_very_same_offer_is_known_by_its_signature_until_another_takes_its_place():
     catalogue = Catalogue()
-    first, second = (Offer.signed(ANN, "chat", V1, serial, "lan", 3, 10) for serial in (1, 2))
+    first, second = (Offer.signed(ANN, "chat", V1, serial, LAN, 3, 10) for serial in (1, 2))
     assert not catalogue.is_known(first.signature)
     editions = [catalogue.edition]
     for known in (first, second):

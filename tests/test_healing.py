@@ -4,6 +4,7 @@ import pytest
 
 from p2p import proto
 from p2p.sessions import (ALLOWED, EXITED, RUNNING, UNREACHABLE, Kill, Over, Send, Session, Sessions, Tell, exit_code)
+from tests.nodes import LAN
 from tests.rounds import ANN, BOB, EVE, World, all_run, cut, meet
 
 
@@ -110,7 +111,7 @@ def test_whether_a_third_can_be_reached_each_sees_for_itself_where_it_can(world)
 def test_a_room_of_255_costs_each_node_a_megabyte_and_not_all_together_gigabytes():
     others = [number.to_bytes(32, "big") for number in range(1000, 1000 + 255)]
     machine = Sessions(ANN, "ann")
-    session = Session(7, "chat", b"v" * 32, ANN, "lan", [], ANN, b"t" * 32, 5000)
+    session = Session(7, "chat", b"v" * 32, ANN, LAN, [], ANN, b"t" * 32, 5000)
     machine.start(session, [(node, f"node{node[-1]}") for node in others], 0.0)
     machine.effects()
     size = 0

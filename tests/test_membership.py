@@ -164,7 +164,7 @@ def test_this_nodes_own_beacons_are_nothing_and_anothers_with_its_identity_are_t
 
 
 def test_a_remembered_node_is_tried_where_it_was_and_not_said_to_be_here(table):
-    table.remembered(BOB, "bob", [("10.0.0.2", 47474)], TAG, 1e9, 0.0)
+    table.remembered(BOB, "bob", [("10.0.0.2", 47474)], [TAG], 1e9, 0.0)
     assert state(table) == DEAD
     assert Keep(BOB, [("10.0.0.2", 47474)], TAG) in table.effects()
 
@@ -196,7 +196,7 @@ def test_an_address_that_is_only_a_hint_is_dialled_once_unless_somebody_there_is
 
 def test_neither_invented_nodes_nor_strangers_that_come_and_go_push_out_whom_we_met_before(table):
     """In the open network anybody can be a thousand nodes, one after the other."""
-    table.remembered(BOB, "bob", [("10.0.0.2", 47474)], TAG, 1e9, 0.0)
+    table.remembered(BOB, "bob", [("10.0.0.2", 47474)], [TAG], 1e9, 0.0)
     for number in range(1, 3 * limits.MAX_MEMBERS):
         table.heard(number.to_bytes(32, "big"), "x", "10.6.6.6", 1, number, TAG, 1.0)
     for number in range(1, 2 * limits.MAX_MEMBERS):

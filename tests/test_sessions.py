@@ -144,7 +144,7 @@ def test_a_reason_of_any_length_and_script_fits_into_an_answer(world):
 
 
 def test_more_nodes_than_a_roster_holds_are_refused(world):
-    session = Session(7, "chat", b"v" * 32, ANN, "lan", [], ANN, b"t" * 32, 5000)
+    session = Session(7, "chat", b"v" * 32, ANN, b"the open", [], ANN, b"t" * 32, 5000)
     with pytest.raises(UserError, match="255"):
         world.machines[ANN].start(session, [(number.to_bytes(32, "big"), "x") for number in range(256)], 0.0)
     assert world.session(ANN) is None
@@ -206,7 +206,7 @@ def test_a_ready_that_overtakes_the_answer_counts(world):
 def invitation(sender, number=9, roster=(ANN, BOB)):
     rows = [{"id": node, "name": "", "status": 0, "address": "", "port": 0} for node in roster]
     return proto.INVITE.unpack(proto.INVITE.pack(
-        session=number, app="a", version=b"v" * 32, publisher=ANN, network="lan", files=0, bytes=0, arguments=[], roster=rows, port=1,
+        session=number, app="a", version=b"v" * 32, publisher=ANN, network=b"the open", files=0, bytes=0, arguments=[], roster=rows, port=1,
         token=b"t" * 32, expires_s=60))
 
 
@@ -231,9 +231,9 @@ def test_sessions_are_bounded_and_those_that_are_over_make_room(world):
     with pytest.raises(UserError, match="sessions of others"):
         bob.invited(ANN, invitation(ANN, number=1000), 0.0)
     for number in range(2000, 2000 + limits.MAX_SESSIONS - limits.MAX_SESSIONS_OTHERS):      # invitations leave room for one's own
-        bob.start(Session(number, "own", b"v" * 32, BOB, "lan", [], BOB, b"t" * 32, 1), [], 0.0)
+        bob.start(Session(number, "own", b"v" * 32, BOB, b"the open", [], BOB, b"t" * 32, 1), [], 0.0)
     with pytest.raises(UserError, match="sessions are open"):
-        bob.start(Session(3000, "own", b"v" * 32, BOB, "lan", [], BOB, b"t" * 32, 1), [], 0.0)
+        bob.start(Session(3000, "own", b"v" * 32, BOB, b"the open", [], BOB, b"t" * 32, 1), [], 0.0)
     bob.decided(bob.get(5), False)
     bob.invited(ANN, invitation(ANN, number=1000), 0.0)
     assert bob.get(5) is None and len(list(bob)) == limits.MAX_SESSIONS

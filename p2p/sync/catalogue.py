@@ -35,7 +35,7 @@ MAX_SHOWN = 4 * limits.MAX_OFFERS   # versions of which is remembered in which n
 
 
 class Offer:
-    """One signed offer. The fields are those of proto's OfferRow; `publisher` is a public key, its hash a node ID."""
+    """One signed offer. The fields are those of proto's OfferRow; `publisher` is a public key, its hash a node ID; `network` a tag."""
 
     FIELDS = ("name", "publisher", "version", "serial", "network", "files", "bytes", "signature")
     __slots__ = FIELDS + ("publisher_id",)
@@ -60,10 +60,10 @@ class Offer:
 
     def signed_bytes(self) -> bytes:
         """What the signature covers: every field, each with one possible encoding."""
-        name, network = self.name.encode("utf-8"), self.network.encode("utf-8")
+        name = self.name.encode("utf-8")
         return b"".join([
             PURPOSE, struct.pack("<H", len(name)), name, self.publisher, self.version, struct.pack("<Q", self.serial),
-            struct.pack("<H", len(network)), network, struct.pack("<IQ", self.files, self.bytes)])
+            self.network, struct.pack("<IQ", self.files, self.bytes)])
 
     def is_authentic(self) -> bool:
         """Did the publisher sign this? Takes about 10 ms."""
@@ -85,10 +85,8 @@ class Offer:
         """Why this offer cannot be taken, whoever signed it; "" where it can."""
         if app_name_fault(self.name):
             return "not a name for an application"
-        if not 0 < len(self.network) <= limits.MAX_NAME:
-            return "not a name of a network"
-        if (len(self.publisher), len(self.version), len(self.signature)) != (PUBLIC_KEY_SIZE, 32, SIGNATURE_SIZE):
-            return "a key, version or signature of a wrong length"
+        if (len(self.network), len(self.publisher), len(self.version), len(self.signature)) != (8, PUBLIC_KEY_SIZE, 32, SIGNATURE_SIZE):
+            return "a network, key, version or signature of a wrong length"
         if self.files > limits.MAX_FILES or self.bytes > limits.MAX_APP_BYTES:
             return "more files or bytes than an application may have"
         return ""
@@ -161,7 +159,7 @@ class Catalogue:
         """Was this version offered in one of these networks? Whoever is in it may fetch it."""
         return not self._shown.get(version, set()).isdisjoint(networks)
 
-    def leave(self, network: str):
+    def leave(self, network: bytes):
         """This node is not in that network any more: forget what was offered there."""
         for key in [key for key in self._offers if key[2] == network]:
             self._drop(key)
@@ -186,7 +184,7 @@ class Catalogue:
                        if offer.name == name and not offer.is_withdrawn})
 
     def newest(self, name: str, publisher_id=None, networks=None):
-        """The newest Offer of a publisher, or of the one that must be meant, in these networks (names) or in any; None where there is none
+        """The newest Offer of a publisher, or of the one that must be meant, in these networks (tags) or in any; None where there is none
         or no telling."""
         if publisher_id is None:
             publisher_id = self._meant(name)
@@ -195,7 +193,7 @@ class Catalogue:
         return max(offers, key=lambda offer: offer.age, default=None)
 
     def offered_in(self, name: str, publisher_id: bytes) -> list:
-        """Names of the networks in which this publisher offers it now, sorted."""
+        """Tags of the networks in which this publisher offers it now, sorted."""
         return sorted(offer.network for offer in self._of(name, publisher_id) if not offer.is_withdrawn)
 
     def rows(self, networks=None) -> list:

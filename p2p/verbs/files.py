@@ -34,9 +34,9 @@ async def unshare(command, node):
 
 async def apps(command, node):
     """All applications known here and in the networks."""
-    networks = [node.network(command.args.network).name] if command.args.network else None
+    networks = _networks(command, node)
     offered = node.offers.rows(networks)
-    rows = offered + [row for row in await node.offers.bundled_rows() if networks is None or row["network"] in networks]
+    rows = offered + ([] if networks else await node.offers.bundled_rows())
     if not rows and not command.as_json:
         command.say("no applications here; `share DIR` offers one")
         return
@@ -50,6 +50,11 @@ async def apps(command, node):
     command.show(rows, command.table(["NAME", "VERSION", "PUBLISHER", "FILES", "SIZE", "HERE", "HOLDERS"], table))
 
 
+def _networks(command, node):
+    """The tags that --network means; None for all."""
+    return [node.network(command.args.network).tag] if command.args.network else None
+
+
 async def sync(command, node):
     """Bring applications to their newest offered version."""
     args = command.args
@@ -57,7 +62,7 @@ async def sync(command, node):
     under_way = []
     with command.drawing(lambda: _progress(under_way, node.loop.now())):
         rows = await node.offers.sync(args.name, source, args.dry_run, args.limit,
-                                      lambda name, progress: under_way.append((name, progress)))
+                                      lambda name, progress: under_way.append((name, progress)), _networks(command, node))
     if not rows:
         command.say("nothing to bring: no application is installed here; `apps` lists what there is")
     command.show(rows, [_synced(command, row) for row in rows])
@@ -92,5 +97,6 @@ VERBS = (
          (Argument("NAME", MANY, completes="app"),), (
              Option("--from", "NODE", "fetch from this node alone", completes="node"),
              Option("--limit", "RATE", "bytes a second, such as 500K or 2M", rate),
-             Option("--dry-run", about="only say what would be fetched")), example="sync chat --from bob"),
+             Option("--dry-run", about="only say what would be fetched"),
+             Option("--network", "NET", "as they are offered in this network", completes="network")), example="sync chat --from bob"),
 )

@@ -7,7 +7,7 @@ output.
 from .. import limits
 from ..errors import UserError
 from ..text import clean
-from .declare import Argument, Option, Verb
+from .declare import TEXT, Argument, Option, Verb
 from .waiting import next_change
 
 SETTLE = 1.0        # s for which `join` waits for the first member to be greeted, so that what it says is true
@@ -25,6 +25,12 @@ async def networks(command, node):
     command.show(rows, command.table(["NAME", "KIND", "MEMBERS", "YOU", "TAG"], table))
 
 
+async def _enter(node, network):
+    """Be in a network whose CA key is here; the arithmetic is done beside the loop."""
+    leaf = await node.loop.work(network.issue, node.identity.spki, node.loop.entropy(16))
+    node.networks.add(network, leaf)
+
+
 async def create(command, node):
     """Found a network, and be its first member."""
     from ..trust.network import SECRET_SIZE, check_name, managed_network, shared_network
@@ -35,7 +41,7 @@ async def create(command, node):
         network = await node.loop.work(shared_network, args.name, entropy(SECRET_SIZE))
     else:
         network = await node.loop.work(managed_network, args.name, entropy)
-    node.networks.add(network)
+    await _enter(node, network)
     node.log.write("network", f"{network.name} ({network.kind}) was founded here")
     row = {"name": network.name, "tag": network.tag.hex(), "kind": network.kind}
     if args.shared:
@@ -74,13 +80,12 @@ async def join(command, node):
     word, label = command.args.code, command.args.label
     if word.lower() == OPEN_NAME:
         network = await node.loop.work(open_network)
-        node.networks.add(network)
+        await _enter(node, network)
     elif is_shared_code(word):
         name, secret = read_shared_code(word)
         node.networks.check_new(label or name)
-        network = await node.loop.work(shared_network, name, secret)
-        network = network.changed(name=label) if label else network
-        node.networks.add(network)
+        network = await node.loop.work(shared_network, label or name, secret)
+        await _enter(node, network)
     else:
         from ..trust.invitations import read_code
         network = await node.joining.join(read_code(word), label)
@@ -111,7 +116,6 @@ async def leave(command, node):
                         f"other admin nobody can be invited or removed any more. If that is meant: `network leave {network.name} --yes`",
                         code="admin")
     node.networks.remove(network.tag)
-    node.launcher.left_network(network.name)
     node.log.write("network", f"this node has left {network.name}")
     again = "`network join lan` comes back" if network.kind == "open" else "to come back it needs a code again"
     command.done(f"this node has left {clean(network.name)}; {again}. What was fetched there stays here")
@@ -134,7 +138,7 @@ VERBS = (
     Verb("network create", "founds a network: only who is invited gets in", create, (Argument("NAME"),), (
         Option("--shared", about="with a code that lets in whoever has it; nobody can be removed"),), example="network create lab"),
     Verb("network invite", "makes a code that lets one node into a managed network", invite, (NET,), example="network invite lab"),
-    Verb("network join", "enters a network, by its code; `lan` is the open one", join, (Argument("CODE"),), (
+    Verb("network join", "enters a network, by its code; `lan` is the open one", join, (Argument("CODE", TEXT),), (
         Option("--as", "NAME", "what to call it here, where another network has its name", network_name, field="label"),),
          example="network join kx4mq7tz"),
     Verb("network code", "the code of a shared network", code, (NET,), example="network code lab"),

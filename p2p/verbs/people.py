@@ -43,14 +43,14 @@ async def nodes(command, node):
 
 def _alive(node, network):
     tag = None if network is None else node.network(network).tag
-    return sum(1 for member in node.members() if member.state == "alive" and (tag is None or member.is_self or tag in member.networks))
+    return sum(1 for member in node.members() if member.state == "alive" and (tag is None or tag in member.networks))
 
 
 async def _watch(command, node, deadline):
     shown = None
     while True:
         rows = node_rows(node, command.args.network)
-        seen = {row["id"]: (row["name"], row["state"], row["address"], row["port"], row["verified"]) for row in rows}
+        seen = {row["id"]: (row["name"], row["state"], row["address"], row["port"], row["verified"], row["networks"]) for row in rows}
         if shown is None or command.as_json and seen != shown:
             command.show(rows, _node_lines(command, rows))
         elif seen != shown:
@@ -74,8 +74,8 @@ def node_rows(node, network=None):
     rows = []
     for member in node.members():
         host, number_of_port = node.address_of(member) or (None, None)
-        networks = list(names.values()) if member.is_self else [name for tag, name in names.items() if tag in member.networks]
-        if network is not None and network not in networks:
+        networks = [name for tag, name in names.items() if tag in member.networks]
+        if network is not None and node.network(network).name not in networks:
             continue
         rows.append({
             "id": node_id_text(member.id), "name": member.name, "state": member.state, "self": member.is_self,
@@ -93,11 +93,12 @@ def _milliseconds(value):
 def _node_lines(command, rows):
     shown = None if command.is_verbose else ID_SHOWN
     styles = {"alive": "", "suspect": "yellow", "dead": "dim", "left": "dim"}
-    headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION"]
+    headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION", "NETWORKS"]
     table = [[row["name"] + (" (this node)" if row["self"] else ""), row["state"] + ("" if row["verified"] else " (unverified)"),
               row["id"][:shown], _address(row["address"], row["port"]),
               "" if row["self"] or row["rtt_ms"] is None else duration(row["rtt_ms"] / 1e3),
-              "" if row["self"] else age(row["last_seen_s"]), row["version"]] for row in rows]
+              "" if row["self"] else age(row["last_seen_s"]), row["version"], ", ".join(row["networks"])]
+             for row in rows]
     lines = command.table(headers, table)
     return lines[:1] + [command.paint(line, styles[row["state"]]) for line, row in zip(lines[1:], rows)]
 
@@ -177,7 +178,7 @@ def parse_address(word):
 async def connect(command, node):
     """Dial an address; that peer then tells of the others."""
     host, number_of_port = command.args.host
-    member = await node.connect(host, number_of_port)
+    member = await node.connect(host, number_of_port, command.args.network)
     address, reached = node.address_of(member) or (host, number_of_port)
     name = clean(member.name)
     result = {"id": node_id_text(member.id), "name": name, "address": address, "port": reached}
@@ -197,5 +198,7 @@ VERBS = (
     Verb("say", "a line on the screens of a node, or of all", say,
          (Argument("NODE|all", completes="target", field="node"), Argument("TEXT", TEXT)), example="say bob the printer is on fire"),
     Verb("connect", "dials a node where broadcast does not reach; the rest is learned from it", connect,
-         (Argument("HOST[:PORT]", kind=parse_address, field="host"),), example="connect 192.168.1.20"),
+         (Argument("HOST[:PORT]", kind=parse_address, field="host"),),
+         (Option("--network", "NET", "meet in this network; else in any that both are in", completes="network"),),
+         example="connect 192.168.1.20"),
 )

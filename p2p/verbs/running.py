@@ -24,7 +24,7 @@ async def run(command, node):
         raise UsageError("--fg shows the application's terminal, so it cannot go with --json")
     if args.all and args.node:
         raise UsageError("name the nodes or say --all, not both")
-    session = await node.launcher.run(args.app, _targets(command, node), args.args, args.network)
+    session = await node.launcher.run(args.app, _targets(command, node), args.args, args.network, args.all)
     if not args.fg:
         code = await _waited(command, node, session) if args.wait else 0
         row = node.launcher.run_row(session)

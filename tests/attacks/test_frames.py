@@ -11,7 +11,7 @@ from p2p import limits, proto
 from p2p.codec import ERROR, HEADER, MAGIC, RESPONSE, VERSION, WORDS, frame
 from p2p.trust.ecc import parse_node_id
 from tests import fuzz
-from tests.attacks.hostile import Member, is_closed
+from tests.attacks.hostile import LAN, Member, is_closed
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
@@ -127,7 +127,7 @@ def test_invented_nodes_and_offers_of_a_member_do_not_push_out_or_rename_a_frien
         rows += [dict(id=os.urandom(32), name="bob", addresses=[f"10.77.0.{host}" for host in range(2, 10)], port=1, state=0, age_s=0)
                  for _ in range(limits.MAX_MEMBERS - len(rows))]
         eve = lines.enter_context(contextlib.closing(answer_with(target, rows)))
-        offer = dict(name="chat", publisher=bob.key.public.spki, version=os.urandom(32), serial=1 << 60, network="lan", files=1, bytes=1,
+        offer = dict(name="chat", publisher=bob.key.public.spki, version=os.urandom(32), serial=1 << 60, network=LAN.tag, files=1, bytes=1,
                      signature=bytes(64))
         eve.send(proto.CATALOGUE, offers=[offer], holdings=[])
         wait_until(lambda: target.refused().get("signature"), 5.0, "the refusal of the signature")
@@ -168,7 +168,7 @@ def test_a_hundred_invitations_with_hostile_words_ask_three_times_and_draw_nothi
     ends = [dict(id=node, name="\x1b[31mroot", status=proto.ASKED, address="10.77.0.2", port=1, exit=0)
             for node in (eve.member.id, parse_node_id(target.json("id")["id"]))]
     for number in range(100):
-        eve.send(proto.INVITE, session=number + 1, app="chat", version=bytes(32), publisher=eve.member.id, network="lan", files=1,
+        eve.send(proto.INVITE, session=number + 1, app="chat", version=bytes(32), publisher=eve.member.id, network=LAN.tag, files=1,
                  bytes=1, arguments=["\x1b[2Jy\r\n", "--always", "$(reboot)", "\u202egnp.exe", "; allow 1"], roster=ends, port=1,
                  token=bytes(32), expires_s=60)
     assert eve.request(proto.PING)[0] == 1

@@ -7,7 +7,7 @@ import pytest
 
 from p2p import proto
 from p2p.trust.ecc import parse_node_id
-from tests.attacks.hostile import Member, Wire
+from tests.attacks.hostile import LAN, Member, Wire
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
@@ -20,8 +20,8 @@ MEANT_FOR_SOMETHING_ELSE = ("y\r", "yes\r", "Y\r", "\r", "1\r", "allow\r", "allo
 def invite(line, me, session, arguments):
     """A request of this member to run something with it."""
     ends = [dict(id=node, name="x", status=proto.ASKED, address="10.77.9.1", port=1, exit=0) for node in (line.member.id, me)]
-    line.send(proto.INVITE, session=session, app="chat", version=os.urandom(32), publisher=line.member.id, network="lan", files=1, bytes=1,
-              arguments=arguments, roster=ends, port=1, token=bytes(32), expires_s=60)
+    line.send(proto.INVITE, session=session, app="chat", version=os.urandom(32), publisher=line.member.id, network=LAN.tag, files=1,
+              bytes=1, arguments=arguments, roster=ends, port=1, token=bytes(32), expires_s=60)
 
 
 def test_what_was_typed_for_something_else_allows_nothing(lab):

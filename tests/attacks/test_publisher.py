@@ -12,7 +12,7 @@ from p2p import limits, proto
 from p2p.codec import ERROR, RESPONSE, frame
 from p2p.sync.catalogue import Offer
 from p2p.sync.manifest import Entry, Manifest
-from tests.attacks.hostile import Member, node_id_text
+from tests.attacks.hostile import LAN, Member, node_id_text
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
@@ -68,7 +68,7 @@ class Publisher(threading.Thread):
         version = version or hashlib.sha256(manifest).digest()
         self.manifests[version] = manifest
         self.offers.append((name, version))
-        self.signed.append(Offer.signed(self.member.key, name, version, len(self.offers), "lan", 1, len(DATA)))
+        self.signed.append(Offer.signed(self.member.key, name, version, len(self.offers), LAN.tag, 1, len(DATA)))
         self.tell(self.signed)          # a catalogue replaces the one before
 
     def tell(self, offers):
@@ -162,6 +162,6 @@ def test_wrong_bytes_in_any_block_are_noticed_and_not_installed(target, publishe
 @pytest.mark.parametrize("name", ["../escape", "CON", "a/b", "x" * 65, "\x1b[2J", ""])
 def test_an_offer_whose_name_is_no_name_costs_the_link(target, publisher, count, name):
     with contextlib.suppress(OSError):
-        publisher.tell([Offer.signed(publisher.member.key, name, bytes(32), 1, "lan", 1, 1)])
+        publisher.tell([Offer.signed(publisher.member.key, name, bytes(32), 1, LAN.tag, 1, 1)])
     count("name", 1)
     assert target.nodes()[node_id_text(publisher.member.id)]["state"] != "alive"
