@@ -55,12 +55,19 @@ class Inviting:
         if not self._looks.take(self._loop.now(), connection.peer_id):
             raise Refusal(proto.BUSY, "too many questions for invitations: wait ten seconds")
 
+    def _check_removed(self, tag, connection):
+        if self._node.networks.is_denied(tag, connection.peer_id):
+            raise Refusal(proto.FORBIDDEN, "this node was removed from that network; a new identity can be invited (`id --rotate`)")
+
     async def _on_seek(self, connection, asked):
         self._look(connection)
-        return {"found": self.invitations.has(asked.selector, self._loop.now())}
+        return {"found": self.invitations.find(asked.selector, self._loop.now()) is not None}
 
     async def _on_try(self, connection, asked):
         self._look(connection)
+        wanted = self.invitations.find(asked.selector, self._loop.now())
+        if wanted is not None:
+            self._check_removed(wanted.tag, connection)      # before it counts: who was removed cannot burn a code under the old ID
         try:
             begun = self.invitations.begin(asked.selector, connection.peer_id, self._loop.now())
         finally:
@@ -78,8 +85,7 @@ class Inviting:
         finally:
             self._act()
         tag = begun.invitation.tag
-        if self._node.networks.is_denied(tag, connection.peer_id):
-            raise Refusal(proto.FORBIDDEN, "this node was removed from that network; a new identity can be invited (`id --rotate`)")
+        self._check_removed(tag, connection)
         network = self._node.networks.by_tag(tag)
         leaf = await self._loop.work(network.issue, said.key, self._loop.entropy(16))
         credentials = proto.Credentials.pack({

@@ -104,7 +104,7 @@ def test_a_wrong_confirmation_ends_the_try_and_cannot_be_corrected():
     assert refused.value.code == proto.FORBIDDEN
     with pytest.raises(Refusal) as refused:
         book.confirm("kx", BOB, right, 1.0)
-    assert refused.value.code == proto.NOT_FOUND and book.has("kx", 1.0)
+    assert refused.value.code == proto.NOT_FOUND and book.find("kx", 1.0)
 
 
 def test_what_was_made_for_other_nodes_another_link_or_another_selector_fits_nowhere():
@@ -161,7 +161,7 @@ def test_a_try_counts_before_it_is_answered_and_whatever_comes_of_it():
     with pytest.raises(Refusal):
         book.confirm("kx", EVE, bytes(32), 1.0)
     begun = book.begin("kx", EVE, 1.0)
-    assert begun.left == 0 and not book.has("kx", 1.0)
+    assert begun.left == 0 and not book.find("kx", 1.0)
     with pytest.raises(Refusal) as refused:
         book.begin("kx", BOB, 1.0)
     assert refused.value.code == proto.NOT_FOUND and len(book.all()) == 1
@@ -187,13 +187,13 @@ def test_tries_at_the_same_time_are_counted_one_by_one_and_one_of_them_wins():
 def test_a_code_ends_with_its_time_to_the_moment_also_for_a_try_that_began_before():
     end = 100.0 + limits.JOIN_FOR
     book = opened(100.0)
-    assert book.deadline() == end and book.has("kx", end - 0.001)
+    assert book.deadline() == end and book.find("kx", end - 0.001)
     joiner = attempt()
     begun, answer = answered(book, joiner, now=end - 0.001)
     assert begun.expires == end == book.deadline()
     with pytest.raises(Refusal):
         book.confirm("kx", BOB, joiner.finish(*answer, begun.left), end)
-    assert not book.has("kx", end) and kinds(book) == ["Tried", "Expired"] and book.deadline() is None
+    assert not book.find("kx", end) and kinds(book) == ["Tried", "Expired"] and book.deadline() is None
     assert join(opened(100.0), now=end - 0.001)[0]
     with pytest.raises(Refusal):
         opened(100.0).begin("kx", BOB, end)
@@ -213,7 +213,7 @@ def test_a_try_that_nobody_confirms_ends_by_itself_and_the_last_one_takes_the_co
     late = opened()
     late.begin("kx", BOB, 0.0)
     late.time(limits.JOIN_CONFIRM)
-    assert late.has("kx", limits.JOIN_CONFIRM) and not late.all()[0].tries
+    assert late.find("kx", limits.JOIN_CONFIRM) and not late.all()[0].tries
 
 
 def test_a_spent_code_is_not_told_to_have_expired():
@@ -232,7 +232,7 @@ def test_several_are_told_apart_by_selectors_that_never_are_the_same():
     two = book.open(NET, entropy("aabbbbbb", "aacccccc", "abbbbbbb"), 0.0)
     assert (one.selector, two.selector, two.code) == ("aa", "ab", "abbbbbbb") and book.all() == [one, two]
     for invitation in (one, two):
-        assert not book.has(invitation.selector, 0.0)      # its secret is still being made
+        assert not book.find(invitation.selector, 0.0)      # its secret is still being made
         with pytest.raises(Refusal):
             book.begin(invitation.selector, BOB, 0.0)
         invitation.password = Password.of(invitation.code)
@@ -255,7 +255,7 @@ def test_those_of_a_network_that_was_left_are_over():
     book = opened()
     other = book.open(b"another!", entropy("zzzzzzzz"), 0.0)
     book.withdraw(NET)
-    assert book.all() == [other] and not book.has("kx", 0.0)
+    assert book.all() == [other] and not book.find("kx", 0.0)
 
 
 # -- every order
@@ -278,7 +278,7 @@ def test_in_every_order_of_tries_at_most_three_are_answered_one_is_right_and_the
                 book.time(now)
                 continue
             may = not joined and counted < limits.JOIN_TRIES
-            assert book.has("kx", now) == may
+            assert (book.find("kx", now) is not None) == may
             try:
                 book.begin("kx", who, now).keys = Keys(b"key", b"mine", b"theirs")
             except Refusal:

@@ -176,6 +176,25 @@ def test_whoever_says_yes_to_every_selector_gets_one_guess_and_the_joiner_goes_o
     assert joined(bed, bob, code).name == STUDIO
 
 
+def test_a_code_is_tried_at_a_few_nodes_at_most(roots, monkeypatch):
+    bed = roots("ann", "bob")
+    ann, bob = bed.nodes
+    code = bed.do(ann.inviting.invite(found(ann))).code
+    monkeypatch.setattr(limits, "MAX_INVITERS", 0)
+    assert refused(bed, bob, code).code == "no-such-invitation" and ann.inviting.invitations.all()[0].left == limits.JOIN_TRIES
+    monkeypatch.setattr(limits, "MAX_INVITERS", 1)
+    assert joined(bed, bob, code).name == STUDIO
+
+
+def test_a_root_that_has_just_started_meets_the_others_before_it_says_that_nobody_has_it(roots, monkeypatch):
+    bed = roots("ann")
+    code = bed.do(bed.nodes[0].inviting.invite(found(bed.nodes[0]))).code
+    monkeypatch.setattr(limits, "JOIN_MEET_FOR", 5.0)
+    bed.said["bob"] = []
+    bob = bed.start("bob")
+    assert not list(bob.links) and joined(bed, bob, code).name == STUDIO
+
+
 def test_credentials_that_were_changed_on_the_way_are_not_taken(two):
     ann, bob = two.nodes
     code = two.do(ann.inviting.invite(found(ann))).code
@@ -222,6 +241,7 @@ def test_a_removed_node_is_not_let_in_again_under_its_id(two, monkeypatch):
     monkeypatch.setattr(ann.networks, "is_denied", lambda tag, node_id: (tag, node_id) == (studio.tag, id_of(bob)))
     error = refused(two, bob, two.do(ann.inviting.invite(studio)).code)
     assert error.exit == 4 and "removed" in str(error) and names(bob) == ["lan"]
+    assert ann.inviting.invitations.all()[0].left == limits.JOIN_TRIES      # and cannot burn the code either
 
 
 def test_a_member_learns_who_was_removed_however_many_they_are(two):

@@ -173,17 +173,17 @@ class Invitations:
             if invitation.tag == tag:
                 del self._by_selector[invitation.selector]
 
-    def has(self, selector, now) -> bool:
-        """Could one with this selector be tried now?"""
+    def find(self, selector, now):
+        """The one with this selector, if it could be tried now, or None."""
         self.time(now)
         invitation = self._by_selector.get(selector)
-        return invitation is not None and invitation.is_open
+        return invitation if invitation is not None and invitation.is_open else None
 
     def begin(self, selector, peer, now) -> Try:
         """Count a try. Raises Refusal where there is nothing to try."""
-        if not self.has(selector, now):
+        invitation = self.find(selector, now)
+        if invitation is None:
             raise Refusal(proto.NOT_FOUND, "no such invitation is open here")
-        invitation = self._by_selector[selector]
         invitation.left -= 1
         begun = invitation.tries[peer] = Try(invitation, peer, min(now + limits.JOIN_CONFIRM, invitation.expires))
         self._effects.append(Tried(invitation, peer, limits.JOIN_TRIES - invitation.left))
