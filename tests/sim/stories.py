@@ -5,6 +5,7 @@ in `stories/` and writes them anew: read the difference before you commit it. Li
 
     nodes ann bob                 they start, one beside the other
     ann> share /work/chat         a verb of the product, typed by ann's person; its answer, and its exit code if it is not 0
+    bob> network join CODE        ... the word CODE stands for the last that `network invite` gave, WRONG for another that begins so
     ann hears                     what her shell has shown her since the last time
     wait 5                        seconds
     folder ann /work/chat 2000    a folder with a main.py of so many bytes
@@ -54,6 +55,7 @@ class Story:
         self._simulation.invariants.start()
         self._hosts = {}
         self._heard = {}
+        self._code = ""
 
     def _told(self, line):
         """What the world tells is in the story already."""
@@ -85,10 +87,15 @@ class Story:
 
     def _types(self, host, words):
         person, until = Person(host.loop), self._world.now + PATIENCE
+        codes = {"CODE": self._code, "WRONG": self._code[:2] + self._code[2:][::-1]}
+        words = [codes.get(word, word) for word in words]
         task = host.loop.start(run(host.node, words, person))
         while not task.done and self._world.now < until:
             self._world.run(STEP)
-        self._show(person.read_so_far.decode().splitlines())
+        said = person.read_so_far.decode().splitlines()
+        self._show(said)
+        if words[:2] == ["network", "invite"]:
+            self._code = said[0]
         if not task.done or task.result():
             self._show([f"(exit {task.result()})" if task.done else "(no end)"])
 
