@@ -124,6 +124,7 @@ class Belonging:
             self._node.log.write("network", f"{self._node.label(connection.peer_id)} is in {self._networks.name_of(tag)}")
             self._node.neighbours.belongs(connection)
             self._node.offers.greet(connection)
+            self._node.removal.greet(connection)
 
     # -- leaving
 

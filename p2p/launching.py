@@ -366,6 +366,11 @@ class Launcher:
         self.sessions.node_gone(node_id)
         self.act()
 
+    def expelled(self, node_id, tag):
+        """A node was removed from a network: it takes part in nothing there."""
+        self.sessions.node_gone(node_id, tag)
+        self.act()
+
     def met(self, node_id):
         """A link with a node is there, for the first time or again."""
         self.sessions.met(node_id)

@@ -78,7 +78,7 @@ MAX_HOLDINGS_NODE = 1024          # versions one node may say it holds
 MAX_HOLDINGS = 32_768             # in all, about 4 MB: in the open network anybody can be many nodes
 
 # p2pstate, and what one application sends to another
-MAX_DENIED = 2000                 # nodes removed from one network; its list has then 64 KB
+MAX_DENIED = 1000                 # nodes removed from one network; its list has then 32 KB
 MAX_DENY_LISTS = 8                # lists of one network that no other one contains; only admins make them, and join them
 MAX_NETWORKS = 16                 # this node is in; their bits fit into a u16 of each node's row
 MAX_SESSIONS = 64                 # shown in p2pstate...

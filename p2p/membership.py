@@ -191,6 +191,18 @@ class Membership:
         self._views.clear()
         return gone
 
+    def expel(self, node_id, tag):
+        """It was removed from a network."""
+        member = self._members.get(node_id)
+        if member is None or tag not in member.networks:
+            return
+        member.networks = [other for other in member.networks if other != tag]
+        self._views.clear()
+        if not member.networks:
+            self._forget(member)
+        elif member.is_kept:
+            self._keep(member, member.networks[0])
+
     def unlinked(self, node_id, kind, now):
         """Its connection ended; `kind` is LinkDown's, or "protocol"."""
         member = self._members.get(node_id)

@@ -64,7 +64,7 @@ class Neighbours:
 
     def heard(self, sender, network, beacon, host):
         """A beacon with a right MAC."""
-        if self.table.is_no_news(sender, beacon.nonce):
+        if self.table.is_no_news(sender, beacon.nonce) or sender in network.denied:
             return
         now = self._loop.now()
         if self.table.get(sender) is None and not self._unknown.take(now, host):
@@ -239,6 +239,14 @@ class Neighbours:
     def _networks_changed(self):
         self.table.me.networks = self._node.networks.tags
 
+    def expel(self, node_id, tag):
+        """A node was removed from a network."""
+        self._views.pop((tag, node_id), None)
+        self.table.expel(node_id, tag)
+        self.act()
+        self._node.touched()
+        self._save_later()
+
     def left_network(self, tag):
         """This node is not in it any more."""
         for known in (self._views, self._asked):
@@ -264,7 +272,7 @@ class Neighbours:
             return
         interfaces = self._node.interfaces()
         for row in answer.nodes:
-            if row.state != _KINDS_BY_STATE[membership.ALIVE]:
+            if self._node.networks.is_denied(tag, row.id) or row.state != _KINDS_BY_STATE[membership.ALIVE]:
                 continue
             for host in row.addresses:
                 if is_nearby(host, interfaces):

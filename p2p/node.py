@@ -26,6 +26,7 @@ from .neighbours import Neighbours, node_name
 from .offers import Offers
 from .owner import Owners
 from .publishing import Publisher
+from .removal import Removal
 from .server import Server
 from .tasks import Event, Turns
 from .text import clean
@@ -131,6 +132,7 @@ class Node:
                            min(limits.MAX_LINKS, system.descriptors() - SPARE_DESCRIPTORS))
         self.offers = Offers(self)
         self.belonging = Belonging(self)
+        self.removal = Removal(self)
         self.inviting, self.joining = Inviting(self), Joining(self)
         self.launcher = Launcher(self)
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]
@@ -235,6 +237,7 @@ class Node:
                 raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")
             if self.links.adopt(connection):
                 self.belonging.greet(connection)
+                self.removal.greet(connection)
                 self.offers.greet(connection)
                 self.launcher.met(connection.peer_id)
             return

@@ -138,7 +138,8 @@ class Offers:
         if any(app_name_fault(row.name) for row in told.holdings + rows):
             raise PeerError("its catalogue has a name that no application may have", "name")
         self.catalogue.holds(connection.peer_id, [(row.name, row.version) for row in told.holdings])
-        fresh = [offer for offer in (Offer(**as_dict(row)) for row in rows) if self.catalogue.is_news(offer)]
+        fresh = [offer for offer in (Offer(**as_dict(row)) for row in rows)
+                 if self.catalogue.is_news(offer) and not self._node.networks.is_denied(offer.network, offer.publisher_id)]
         if fresh:
             waiting = connection.peer_id in self._to_verify
             self._to_verify[connection.peer_id] = fresh       # the newest catalogue replaces what it said before
@@ -175,6 +176,11 @@ class Offers:
         """What was offered in a network that this node has left is no affair of this node any more."""
         for tag in sorted({offer.network for offer in self.catalogue.offers()} - set(self._node.networks.tags)):
             self.catalogue.leave(tag)
+        self._announce()
+
+    def expel(self, node_id, tag):
+        """A node was removed from a network: what it offers there counts no more."""
+        self.catalogue.expel(node_id, tag)
         self._announce()
 
     def gone(self, node_id):

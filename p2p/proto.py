@@ -176,6 +176,15 @@ INTERRUPT = message(0x55, "INTERRUPT", "The person gave the command up.", ("comm
 WATCH = message(0x56, "WATCH", "A shell that wants the notices from now on.", reply=())
 NOTICE = message(0x57, "NOTICE", "Something for the person at the shell.", ("text", text(8192)))
 
+DENY = message(
+    0x18, "DENY", "Who was removed from a managed network: lists as an admin signed them (trust/denial.py), and the key of its datagrams "
+    "now, for members (else zeros).",
+    ("network", tag), ("lists", several(blob(128 + 32 * limits.MAX_DENIED), limits.MAX_DENY_LISTS)),
+    ("udp_key", Fixed("UDP key", 32)))
+ADMIN = message(
+    0x19, "ADMIN", "The key of a managed network's CA, from an admin to a member who is to be another one.", ("network", tag),
+    ("key", Fixed("private key", 32)), reply=())
+
 # -- joining a managed network by a code (trust/invitations.py)
 
 Credentials = record(

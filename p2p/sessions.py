@@ -359,10 +359,10 @@ class Sessions:
         else:
             self._effects.append(Send(session.host, proto.END, {"session": session.number}))
 
-    def node_gone(self, node_id):
-        """A node is dead or has left."""
+    def node_gone(self, node_id, network=None):
+        """A node is dead or has left; with `network` (its tag) it is not in that one any more."""
         for session in self:
-            if node_id in session.members and not session.is_over:
+            if node_id in session.members and not session.is_over and network in (None, session.network):
                 session.members[node_id].is_gone = True
                 self._step(session, node_id, "unreachable")
                 session.has_lost_host |= node_id == session.host

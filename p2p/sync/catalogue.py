@@ -159,6 +159,13 @@ class Catalogue:
         """Was this version offered in one of these networks? Whoever is in it may fetch it."""
         return not self._shown.get(version, set()).isdisjoint(networks)
 
+    def expel(self, publisher_id: bytes, network: bytes):
+        """What this publisher offers in a network counts no more; other publishers' stays."""
+        for key in [key for key in self._published.get(publisher_id, ()) if key[2] == network]:
+            self._drop(key)
+        self._lowest = None
+        self.edition += 1
+
     def leave(self, network: bytes):
         """This node is not in that network any more: forget what was offered there."""
         for key in [key for key in self._offers if key[2] == network]:

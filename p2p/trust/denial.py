@@ -76,7 +76,7 @@ class DenyList:
 
 
 def merge(lists, new) -> tuple:
-    """Encoded lists as a member keeps them, oldest first, when `new` (a DenyList that is authentic) has come: the same where it adds nothing."""
+    """Encoded lists as a member keeps them, oldest first, when `new` (an authentic DenyList) has come: the same where it adds nothing."""
     known = [DenyList.decode(data) for data in lists]
     if any(_contains(other, new) for other in known):
         return tuple(lists)

@@ -30,7 +30,7 @@ OPEN_NAME = "lan"
 OPEN_SECRET = b"p2pframe/1 open network lan"      # public on purpose
 TAG_SIZE, UDP_KEY_SIZE, SECRET_SIZE = 8, 32, 16
 CODE_SIZE = 28        # characters of a shared code: 26 of 128 bits, and 2 that check them
-MAX_FILE = 1 << 18    # bytes of a network's file; a thousand denied IDs are 70,000
+MAX_FILE = 1 << 21    # bytes of a network's file: 1,000 denied IDs, and the lists that say so
 
 
 class BadNetwork(UserError):
@@ -42,11 +42,11 @@ class BadNetwork(UserError):
 
 class Network:
     """`name`, `kind`, `tag`, `ca` (DER), `ca_key` or None, `udp_key`; `denied`: IDs of nodes that are in it no longer,
-    as of `epoch`; `secret`: what a shared one is derived from."""
+    as of `epoch`; `lists`: the signed lists that say so (denial.py); `secret`: what a shared one is derived from."""
 
-    FIELDS = ("name", "kind", "tag", "ca", "ca_key", "udp_key", "epoch", "denied", "secret")
+    FIELDS = ("name", "kind", "tag", "ca", "ca_key", "udp_key", "epoch", "denied", "secret", "lists")
 
-    def __init__(self, name, kind, tag, ca, ca_key, udp_key, epoch=0, denied=frozenset(), secret=b""):
+    def __init__(self, name, kind, tag, ca, ca_key, udp_key, epoch=0, denied=frozenset(), secret=b"", lists=()):
         self.name = name
         self.kind = kind
         self.tag = tag
@@ -56,7 +56,13 @@ class Network:
         self.epoch = epoch
         self.denied = frozenset(denied)
         self.secret = secret
+        self.lists = tuple(lists)
         self._udp = hmac.new(udp_key, b"", hashlib.sha256)
+
+    @property
+    def ca_public(self) -> ecc.PublicKey:
+        """The CA's public key."""
+        return ecc.PublicKey.from_spki(x509.spki_of(self.ca))
 
     @property
     def is_admin(self) -> bool:
@@ -175,6 +181,7 @@ def to_file(network, leaf, place) -> bytes:
         "name": network.name, "kind": network.kind, "tag": network.tag.hex(), "ca": network.ca.hex(),
         "ca_key": f"{network.ca_key.d:064x}" if network.ca_key else "", "udp_key": network.udp_key.hex(), "epoch": network.epoch,
         "denied": [node_id.hex() for node_id in sorted(network.denied)], "secret": network.secret.hex(), "leaf": leaf.hex(),
+        "lists": [data.hex() for data in network.lists],
         "place": place}
     fields["sum"] = _sum(fields)
     return json.dumps(fields, indent=1).encode("ascii") + b"\n"
@@ -189,7 +196,8 @@ def from_file(data):
         ca_key = ecc.PrivateKey(int(fields["ca_key"], 16)) if fields["ca_key"] else None
         binary = {name: bytes.fromhex(fields[name]) for name in ("tag", "ca", "udp_key", "secret", "leaf")}
         network = Network(fields["name"], fields["kind"], binary["tag"], binary["ca"], ca_key, binary["udp_key"], fields["epoch"],
-                          [bytes.fromhex(node_id) for node_id in fields["denied"]], binary["secret"])
+                          [bytes.fromhex(node_id) for node_id in fields["denied"]], binary["secret"],
+                          [bytes.fromhex(data) for data in fields["lists"]])
         if app_name_fault(network.name) or network.kind not in (SHARED, MANAGED) or len(network.tag) != TAG_SIZE or network.epoch < 0:
             raise BadNetwork("it is not a network of this program")
         return network, binary["leaf"], int(fields["place"])

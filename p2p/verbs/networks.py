@@ -6,7 +6,8 @@ output.
 
 from .. import limits
 from ..errors import UserError
-from ..text import clean
+from ..text import clean, plural
+from ..trust.ecc import BadKey, node_id_text, parse_node_id
 from .declare import TEXT, Argument, Option, Verb
 from .waiting import next_change
 
@@ -121,6 +122,35 @@ async def leave(command, node):
     command.done(f"this node has left {clean(network.name)}; {again}. What was fetched there stays here")
 
 
+async def remove(command, node):
+    """Take a node out of a managed network, for good."""
+    network = node.networks.by_name(command.args.name)
+    node_id = _node_id(node, command.args.node)
+    label = node.label(node_id)
+    told = await node.removal.remove(network, node_id)
+    row = {"name": network.name, "node": node_id_text(node_id), "epoch": node.networks.by_tag(network.tag).epoch, "told": told}
+    command.show(row, [f"{label} is removed from {network.name}; {plural(told, 'member')} heard it at once, the others hear it from them"])
+    command.say(f"A member that cannot be reached goes on with {label} until it hears. What {label} has fetched stays there; if it was an "
+                f"admin it still has {network.name}'s key, and only a new network helps.")
+
+
+def _node_id(node, word):
+    """The node that a person means: one of the table, or any by its whole ID."""
+    try:
+        return parse_node_id(word)
+    except BadKey:
+        return node.find(word).id
+
+
+async def admin(command, node):
+    """Make a member another admin of a managed network."""
+    network = node.networks.by_name(command.args.name)
+    member = node.find(command.args.node)
+    await node.removal.make_admin(network, member.id)
+    command.show({"name": network.name, "node": node_id_text(member.id), "admin": True},
+                 [f"{node.label(member.id)} is an admin of {network.name} now: it has the network's key, which cannot be taken back"])
+
+
 def network_name(word):
     """A word that a network can be called."""
     from ..sync.manifest import app_name_fault
@@ -131,6 +161,7 @@ def network_name(word):
 
 
 NET = Argument("NAME", completes="network")
+NODE = Argument("NODE", completes="node")
 
 VERBS = (
     Verb("networks", "the networks this node is in", networks),
@@ -142,5 +173,7 @@ VERBS = (
         Option("--as", "NAME", "what to call it here, where another network has its name", network_name, field="label"),),
          example="network join kx4mq7tz"),
     Verb("network code", "the code of a shared network", code, (NET,), example="network code lab"),
+    Verb("network remove", "takes a node out of a managed network, for good", remove, (NET, NODE), example="network remove lab bob"),
+    Verb("network admin", "makes a member another admin, who can invite and remove", admin, (NET, NODE), example="network admin lab bob"),
     Verb("network leave", "is in a network no longer; `lan` too can be left", leave, (NET,), example="network leave lab"),
 )
