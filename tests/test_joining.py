@@ -244,6 +244,23 @@ def test_a_removed_node_is_not_let_in_again_under_its_id(two, monkeypatch):
     assert ann.inviting.invitations.all()[0].left == limits.JOIN_TRIES      # and cannot burn the code either
 
 
+def test_a_removed_member_gets_no_second_code_and_who_comes_later_knows_of_it_by_a_list_that_can_be_passed_on(roots):
+    bed = roots("ann", "bob", "eve")
+    ann, bob, eve = bed.nodes
+    tag = found(ann).tag
+
+    def code():
+        return bed.do(ann.inviting.invite(ann.networks.by_tag(tag))).code
+    joined(bed, bob, code())
+    bed.do(ann.removal.remove(ann.networks.by_tag(tag), id_of(bob)))
+    bed.until(lambda: names(bob) == ["lan"], "bob to hear of it")
+    again = code()
+    assert "removed" in str(refused(bed, bob, again)) and names(bob) == ["lan"]
+    made = joined(bed, eve, again)
+    assert made.denied == {id_of(bob)} and made.udp_key == ann.networks.by_tag(tag).udp_key
+    bed.until(lambda: eve.networks.by_tag(tag).lists == ann.networks.by_tag(tag).lists, "eve to have the list itself")
+
+
 def test_a_member_learns_who_was_removed_however_many_they_are(two):
     ann, bob = two.nodes
     studio = found(ann)
