@@ -93,12 +93,14 @@ def _milliseconds(value):
 def _node_lines(command, rows):
     shown = None if command.is_verbose else ID_SHOWN
     styles = {"alive": "", "suspect": "yellow", "dead": "dim", "left": "dim"}
-    headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION", "NETWORKS"]
+    headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION"]
     table = [[row["name"] + (" (this node)" if row["self"] else ""), row["state"] + ("" if row["verified"] else " (unverified)"),
               row["id"][:shown], _address(row["address"], row["port"]),
               "" if row["self"] or row["rtt_ms"] is None else duration(row["rtt_ms"] / 1e3),
-              "" if row["self"] else age(row["last_seen_s"]), row["version"], ", ".join(row["networks"])]
-             for row in rows]
+              "" if row["self"] else age(row["last_seen_s"]), row["version"]] for row in rows]
+    if len({name for row in rows for name in row["networks"]}) > 1:      # else there is nothing to tell apart
+        headers.append("NETWORKS")
+        table = [line + [", ".join(row["networks"])] for line, row in zip(table, rows)]
     lines = command.table(headers, table)
     return lines[:1] + [command.paint(line, styles[row["state"]]) for line, row in zip(lines[1:], rows)]
 

@@ -165,8 +165,8 @@ class Faults:
             return
         honest = store.read_block
 
-        def read_block(digest, offset, length):
-            data = honest(digest, offset, length)
+        def read_block(digest, offset, length, may_show):
+            data = honest(digest, offset, length, may_show)
             if not data:
                 return data
             at = chance.randrange(len(data))
