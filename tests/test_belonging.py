@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from p2p import limits
 from tests.nodes import Nodes
 from tests.waiting import wait_until
 
@@ -140,3 +141,50 @@ def test_a_managed_network_is_founded_and_what_is_wrong_is_told_in_one_line(node
         assert "\n" not in error["message"] and len(error["message"]) > 20
     nodes.json("ann", "--yes", "network", "leave", "club")
     assert [row["name"] for row in nodes.json("ann", "networks")] == ["lan", "home"]
+
+
+def test_two_nodes_share_as_many_networks_as_a_node_may_be_in_over_one_connection(nodes):
+    nodes.meet("ann", "bob")
+    names = [f"net{number}" for number in range(1, limits.MAX_NETWORKS)]
+    made = nodes.run("ann", input="".join(f"network create {name} --shared\n" for name in names))
+    codes = [line.strip() for line in made.stdout.splitlines() if line.startswith("  net")]
+    assert len(codes) == len(names), made.stdout + made.stderr
+    nodes.run("bob", input="".join(f"network join {code}\n" for code in codes))
+    wait_until(lambda: members(nodes, "ann")["bob"] == members(nodes, "bob")["ann"] == ["lan"] + names, 15.0)
+    assert nodes.json("ann", "network", "create", "more", code=1)["error"]["code"] == "too-many"
+    assert len(nodes.json("ann", "stats")["nodes"]) == 1
+    nodes.json("bob", "down")
+    wait_until(lambda: members(nodes, "ann").keys() == {"ann"}, 15.0)
+    nodes.up("bob")
+    wait_until(lambda: members(nodes, "ann").get("bob") == ["lan"] + names, 15.0)
+
+
+def test_one_name_in_two_networks_means_to_each_node_what_it_may_have(nodes):
+    nodes.meet("ann", "bob", "eve")
+    code = nodes.json("ann", "network", "create", "home", "--shared")["code"]
+    nodes.json("bob", "network", "join", code)
+    folder = application(nodes, "tool", "print('for everybody')")
+    everybodys = nodes.json("ann", "share", folder)["version"]
+    (folder / "main.py").write_text("print('for home')")
+    homes = nodes.json("ann", "share", folder, "--network", "home")["version"]
+    wait_until(lambda: {row["version"] for row in nodes.json("bob", "apps") if row["holders"]} == {homes}, 10.0)
+    wait_until(lambda: {row["version"] for row in nodes.json("eve", "apps") if row["holders"]} == {everybodys}, 10.0)
+    for network, version in (("lan", everybodys), ("home", homes)):
+        assert nodes.json("bob", "sync", "tool", "--network", network)[0]["version"] == version
+        assert nodes.json("ann", "run", "tool", "--network", network)["version"] == version
+    assert nodes.json("ann", "run", "tool", "eve")["version"] == everybodys
+    nodes.json("ann", "unshare", "tool")
+    wait_until(lambda: apps(nodes, "bob") == apps(nodes, "eve") == {}, 10.0)
+
+
+def test_connect_finds_the_network_that_both_are_in(nodes):
+    nodes.meet("ann", "bob", "eve")
+    code = nodes.json("ann", "network", "create", "home", "--shared")["code"]
+    nodes.json("bob", "network", "join", code)
+    nodes.json("ann", "network", "leave", "lan")
+    [ann] = [row for row in nodes.json("ann", "nodes") if row["self"]]
+    place = f"127.0.0.1:{ann['port']}"
+    assert nodes.json("bob", "connect", place)["name"] == "ann"
+    assert nodes.json("bob", "connect", place, "--network", "home")["name"] == "ann"
+    for name, words in (("bob", ("--network", "lan")), ("eve", ())):
+        assert nodes.json(name, "connect", place, *words, code=1)["error"]["code"] == "refused"
