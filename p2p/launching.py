@@ -25,6 +25,7 @@ from .trust.ecc import node_id_text
 
 RULES = "rules.json"
 LOOK_FOR = 2.0               # s for the manifest that tells a person what has changed; then he is asked without it
+OFFER_FOR = 2.0            # s an invitation waits for the offer that its rule is about
 WORDS = proto.STATUS
 TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
 
@@ -139,9 +140,23 @@ class Launcher:
         self.act()
 
     def _ask(self, session):
+        if self.consent.trusts(session.host, session.app, session.publisher) and self._trustable(session) is None:
+            self._loop.start(self._ask_when_offered(session))       # the offer's signature may be being looked at
+        else:
+            self._ask_now(session)
+
+    async def _ask_when_offered(self, session):
+        deadline = self._loop.now() + OFFER_FOR
+        while self._trustable(session) is None and self._loop.now() < deadline:
+            await self._loop.sleep(OFFER_FOR / 20)
+        if not session.is_over and not session.is_ending:
+            self._ask_now(session)
+            self.act()
+
+    def _ask_now(self, session):
         host = session.host
         answer, what = self.consent.ask("run", host, self._node.label(host), session.app, session.version, session.arguments,
-                                        session, self._loop.now())
+                                        session, self._loop.now(), self._trustable(session))
         wanted = f"{session.app} {session.version.hex()[:12]}, arguments {session.arguments}"
         who = f"{self._node.label(host)} {node_id_text(host)}"
         if answer == consent.ASK:
@@ -156,6 +171,13 @@ class Launcher:
                 self._node.notice(f"* {session.app} of {self._node.label(host)} runs without asking, by your rule {what.number}; "
                                   f"`rules drop {what.number}` ends that")
             self.sessions.decided(session, answer == consent.ALLOW, "a remembered answer of its user; nobody was asked again")
+
+    def _trustable(self, session):
+        """The publisher who may be trusted with all versions: where an admin says who is in the network, and it is his offer."""
+        network = self._node.networks.by_tag(session.network)
+        offered = self._node.offers.catalogue.newest(session.app, session.publisher, [session.network])
+        is_his = offered is not None and offered.version == session.version
+        return session.publisher if network is not None and network.kind == "managed" and is_his else None
 
     def _since(self, node_id):
         member = self._node.neighbours.table.get(node_id)
@@ -199,10 +221,13 @@ class Launcher:
         finally:
             asking.cancel()
 
-    def allow(self, number, always=False, any_args=False):
+    def allow(self, number, always=False, any_args=False, any_version=False):
         """This user's yes; the Request. Raises UserError."""
-        request = self.consent.allow(number, always, any_args)
-        how = f"{', always' if always else ''}{', any arguments' if any_args else ''}"
+        for request in self.consent.requests():
+            if request.number == number:
+                request.publisher = self._trustable(request.subject)      # the offer may have come after the question
+        request = self.consent.allow(number, always, any_args, any_version)
+        how = f"{', always' if always else ''}{', any arguments' if any_args else ''}{', any version' if any_version else ''}"
         self._node.log.write("allow", f"[{number}] {_wanted(request)}{how}")
         self.sessions.decided(request.subject, True)
         self.act()

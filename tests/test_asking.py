@@ -214,6 +214,30 @@ def test_a_rule_is_kept_over_a_restart_and_a_no_by_rule_is_silent(roots):
     assert roots.request(bob) and json.loads(path.read_text()) == []
 
 
+def test_all_versions_of_a_trusted_publisher_run_without_asking_in_a_managed_network_and_no_others(roots):
+    from tests.test_joining import found, id_of, joined
+    ann, bob = roots.nodes
+    studio = found(ann)
+    joined(roots, bob, roots.do(ann.inviting.invite(studio)).code)
+    folder = roots.folder / "made"
+    folder.mkdir()
+
+    def run(text, network):
+        (folder / "main.py").write_text(text)
+        roots.do(ann.offers.share(str(folder), "made", network))
+        return roots.do(ann.launcher.run("made", [id_of(bob)], [], network))
+    run("print(1)", "studio")
+    bob.launcher.allow(roots.request(bob), always=True, any_version=True)
+    second = run("print(2)", "studio")
+    roots.is_status(ann, second, bob="exited")
+    assert not bob.launcher.request_rows()
+    run("print(3)", "lan")
+    number = roots.request(bob)
+    with pytest.raises(UserError, match="managed networks only"):
+        bob.launcher.allow(number, always=True, any_version=True)
+    bob.launcher.deny(number)
+
+
 def test_a_file_of_rules_that_cannot_be_read_is_said_and_nothing_is_allowed(roots):
     ann, bob = roots.nodes
     roots.do(bob.stop())

@@ -230,3 +230,32 @@ def test_inventing_identities_gives_no_fresh_budget(consent, monkeypatch):
     for number in range(40, 80):
         asked(bytes([number]) * 32, 0.1)
         assert asked(EVE, 0.2) == REFUSE
+
+
+PUBLISHER = b"\7" * 32
+
+
+def offered(consent, version, publisher, now=0.0, node=ANN):
+    return consent.ask("run", node, "ann", "chat", version, [], object(), now, publisher)
+
+
+def test_a_publisher_can_be_trusted_with_all_versions_where_he_is_told_for_sure(consent):
+    _, request = offered(consent, V1, PUBLISHER)
+    consent.allow(request.number, always=True, any_version=True)
+    assert consent.trusts(ANN, "chat", PUBLISHER) and not consent.trusts(ANN, "chat", EVE)
+    assert offered(consent, V2, PUBLISHER, 100.0)[0] == ALLOW
+    again = Consent()
+    again.from_json(consent.to_json())
+    for known in (consent, again):
+        assert offered(known, V2, PUBLISHER, 150.0)[0] == ALLOW
+        for number, (version, publisher, node) in enumerate(((V2, EVE, ANN), (V2, None, ANN), (V1, None, ANN), (V2, PUBLISHER, EVE))):
+            answer, request = offered(known, version, publisher, 200.0 + 100 * number, node)
+            assert answer == ASK, number
+            known.deny(request.number)
+
+
+def test_no_publisher_is_trusted_with_all_versions_where_anybody_could_be_one(consent):
+    _, request = offered(consent, V1, None)
+    with pytest.raises(UserError, match="managed networks only"):
+        consent.allow(request.number, always=True, any_version=True)
+    assert consent.requests() == [request] and consent.rules() == []

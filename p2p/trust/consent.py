@@ -23,9 +23,10 @@ RulesChanged = namedtuple("RulesChanged", "")
 
 
 class Request:
-    """Something that waits. `subject` is the caller's own object; times are the loop's, s."""
+    """Something that waits. `publisher`: whose application it is, where that can be trusted with all of its versions, else None;
+    `subject` is the caller's own object; times are the loop's, s."""
 
-    def __init__(self, number, kind, node, name, app, version, arguments, expires, subject):
+    def __init__(self, number, kind, node, name, app, version, arguments, expires, subject, publisher=None):
         self.number = number
         self.kind = kind
         self.node = node
@@ -35,6 +36,7 @@ class Request:
         self.arguments = list(arguments)
         self.expires = expires
         self.subject = subject
+        self.publisher = publisher
 
     def row(self, now):
         """As `requests` prints it."""
@@ -43,29 +45,38 @@ class Request:
 
 
 class Rule:
-    """A remembered answer. `arguments` None: any."""
+    """A remembered answer. `arguments` None: any. Where there is a `publisher`, all of its versions are meant, and `version` is the
+    one that was allowed when the rule was made."""
 
-    def __init__(self, number, node, app, version, arguments, answer):
+    def __init__(self, number, node, app, version, arguments, answer, publisher=None):
         self.number = number
         self.node = node
         self.app = app
         self.version = version
         self.arguments = arguments
         self.answer = answer
+        self.publisher = publisher
         self.size = len(_encode([self]))     # bytes in the file, at most
 
-    def fits(self, node, app, version, arguments):
-        """Was this very thing answered?"""
-        return (self.node, self.app, self.version) == (node, app, version) and self.arguments in (None, list(arguments))
+    def fits(self, node, app, version, arguments, publisher=None):
+        """Was this very thing answered? `publisher`: None where nobody can be trusted with all versions."""
+        is_it = self.version == version if self.publisher is None else self.publisher == publisher
+        return is_it and (self.node, self.app) == (node, app) and self.arguments in (None, list(arguments))
 
     def binds_as(self, other):
         """Are both about the very same thing?"""
-        return (self.node, self.app, self.version, self.arguments) == (other.node, other.app, other.version, other.arguments)
+        return self._binding() == other._binding()
+
+    def _binding(self):
+        return self.node, self.app, self.version if self.publisher is None else None, self.publisher, self.arguments
 
     def row(self):
         """As `rules` prints it."""
-        return {"rule": self.number, "node": node_id_text(self.node), "app": self.app, "version": self.version.hex(),
-                "args": self.arguments, "answer": self.answer}
+        row = {"rule": self.number, "node": node_id_text(self.node), "app": self.app, "version": self.version.hex(),
+               "args": self.arguments, "answer": self.answer}
+        if self.publisher is not None:
+            row["publisher"] = node_id_text(self.publisher)
+        return row
 
 
 class Consent:
@@ -85,9 +96,9 @@ class Consent:
 
     # -- asking
 
-    def ask(self, kind, node, name, app, version, arguments, subject, now):
+    def ask(self, kind, node, name, app, version, arguments, subject, now, publisher=None):
         """(ALLOW | DENY, the Rule) where one fits, (ASK, the Request) where a person must say, (REFUSE, why) beyond the limits."""
-        fitting = [rule for rule in self._rules.values() if rule.fits(node, app, version, arguments)]
+        fitting = [rule for rule in self._rules.values() if rule.fits(node, app, version, arguments, publisher)]
         if fitting:
             rule = next((rule for rule in fitting if rule.answer == DENY), fitting[0])      # where two differ, no counts
             return rule.answer, rule
@@ -97,7 +108,8 @@ class Consent:
             return REFUSE, "this node asks there too often"
         number = self._next_request
         self._next_request += 1
-        request = self._requests[number] = Request(number, kind, node, name, app, version, arguments, now + limits.ASK_FOR, subject)
+        request = self._requests[number] = Request(number, kind, node, name, app, version, arguments, now + limits.ASK_FOR, subject,
+                                                   publisher)
         return ASK, request
 
     def _spend(self, node, now):
@@ -120,25 +132,29 @@ class Consent:
 
     # -- answering
 
-    def allow(self, number, always=False, any_args=False):
-        """The Request, which is open no longer; `always` makes a rule. Raises UserError."""
-        return self._answer(number, always, ALLOW, any_args)
+    def allow(self, number, always=False, any_args=False, any_version=False):
+        """The Request, which is open no longer; `always` makes a rule, for all versions of its publisher with `any_version`. Raises
+        UserError."""
+        return self._answer(number, always, ALLOW, any_args, any_version)
 
     def deny(self, number, never=False):
         """The Request, which is open no longer; `never` makes a rule. Raises UserError."""
         return self._answer(number, never, DENY, False)
 
-    def _answer(self, number, is_remembered, answer, any_args):
+    def _answer(self, number, is_remembered, answer, any_args, any_version=False):
         request = self._requests.get(number)
         if request is None:
             raise UserError(f"no request {number} is open; `requests` lists those that are", code="no-such-request")
-        if is_remembered:
-            self._remember(request, None if any_args else request.arguments, answer)     # may refuse: then it stays open
+        if any_version and request.publisher is None:
+            raise UserError("a publisher can be trusted with all versions on managed networks only: elsewhere anybody can be one. "
+                            "The request stays open", code="publisher")
+        if is_remembered:            # may refuse: then it stays open
+            self._remember(request, None if any_args else request.arguments, answer, request.publisher if any_version else None)
         del self._requests[number]
         return request
 
-    def _remember(self, request, arguments, answer):
-        rule = Rule(self._next_rule, request.node, request.app, request.version, arguments, answer)
+    def _remember(self, request, arguments, answer, publisher):
+        rule = Rule(self._next_rule, request.node, request.app, request.version, arguments, answer, publisher)
         rules = {number: old for number, old in self._rules.items() if not old.binds_as(rule)}      # the newest word counts
         rules[rule.number] = rule
         if len(rules) > limits.MAX_RULES or sum(known.size for known in rules.values()) > limits.MAX_RULES_FILE:
@@ -150,6 +166,10 @@ class Consent:
     def rules(self):
         """All rules, the oldest first."""
         return list(self._rules.values())
+
+    def trusts(self, node, app, publisher):
+        """Is there a rule for all versions that this publisher makes of it?"""
+        return any((rule.node, rule.app, rule.publisher) == (node, app, publisher) for rule in self._rules.values())
 
     def drop_rule(self, number):
         """Forget a rule. Raises UserError."""
@@ -204,7 +224,8 @@ def _rule(row):
         raise ValueError("not a rule")
     if arguments is not None and not all(isinstance(argument, str) for argument in arguments):
         raise ValueError("not a rule")
-    return Rule(number, parse_node_id(row["node"]), app, version, arguments, answer)
+    publisher = parse_node_id(row["publisher"]) if "publisher" in row else None
+    return Rule(number, parse_node_id(row["node"]), app, version, arguments, answer, publisher)
 
 
 def prompt(request, since, note="") -> str:

@@ -104,9 +104,13 @@ async def allow(command, node):
     args = command.args
     if args.any_args and not args.always:
         raise UsageError("--any-args is about a rule: say --always as well")
-    request = node.launcher.allow(args.n, args.always, args.any_args)
+    if args.publisher and not args.always:
+        raise UsageError("--publisher is about a rule: say --always as well")
+    request = node.launcher.allow(args.n, args.always, args.any_args, args.publisher)
     what = f"{clean(request.app)} {short(command, request.version.hex())} of {node.label(request.node)}"
-    rule = f"; from now on without asking, with {'ANY arguments' if args.any_args else 'these arguments'}" if args.always else ""
+    whose = f", ALL VERSIONS that {node.label(request.publisher)} publishes" if args.publisher else ""
+    arguments = "ANY arguments" if args.any_args else "these arguments"
+    rule = f"; from now on without asking{whose}, with {arguments}" if args.always else ""
     command.done(f"allowed {what}{rule}")
 
 
@@ -122,9 +126,11 @@ async def rules(command, node):
     rows = node.launcher.rule_rows()
     if not rows:
         command.say("no rules; `allow N --always` and `deny N --never` make them")
-    command.show(rows, command.table(["RULE", "NODE", "APP", "VERSION", "ARGUMENTS", "ANSWER"], [
-        [row["rule"], row["node"][:10], row["app"], short(command, row["version"]), _arguments(row["args"]), row["answer"]]
-        for row in rows]) if rows else [])
+        return command.show(rows, [])
+    table = [[row["rule"], row["node"][:10], row["app"],
+              f"all of {row['publisher'][:10]}" if "publisher" in row else short(command, row["version"]), _arguments(row["args"]),
+              row["answer"]] for row in rows]
+    return command.show(rows, command.table(["RULE", "NODE", "APP", "VERSION", "ARGUMENTS", "ANSWER"], table))
 
 
 async def drop_rule(command, node):
@@ -178,7 +184,8 @@ VERBS = (
     Verb("requests", "what waits for your word", requests, at_once=True),
     Verb("allow", "answers a request with yes", allow, (REQUEST,), (
         Option("--always", about="and from now on: this node, application, version and arguments"),
-        Option("--any-args", about="with --always: whatever the arguments are")), example="allow 3", at_once=True),
+        Option("--any-args", about="with --always: whatever the arguments are"),
+        Option("--publisher", about="with --always: all versions of its publisher; on managed networks only")), example="allow 3", at_once=True),
     Verb("deny", "answers a request with no", deny, (REQUEST,),
          (Option("--never", about="and from now on: this node, application, version and arguments"),), example="deny 3", at_once=True),
     Verb("rules", "remembered answers", rules, at_once=True),
