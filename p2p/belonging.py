@@ -149,12 +149,12 @@ class Belonging:
         before, self._tags = self._tags, set(self._networks.tags)
         standings = [standing for standing in self._standings.values() if standing.connection.is_ready]
         for tag in sorted(before - self._tags):
+            self._node.neighbours.left_network(tag)      # first: whom it knew from there alone it forgets, and greets when it comes back
             for standing in standings:
                 if standing.connection.is_ready:
                     standing.connection.send(proto.WITHDRAW, network=tag)
                     self.take(standing.connection, tag, "the network in which it was connected was left")
             self._node.launcher.left_network(tag)
-            self._node.neighbours.left_network(tag)
         for standing in standings:
             connection = standing.connection
             for tag in sorted(self._tags - before):
