@@ -68,8 +68,8 @@ class Publisher:
             Me(node.identity.node_id, node.name, node.version, node.port, os.getpid(),
                self._loop.wall() - (self._loop.now() - node.started_at)),
             self._counters(),
-            tuple(Network(network.name, network.tag, sum(network.tag in member.networks for member in members))
-                  for network in networks),
+            tuple(Network(network.name, network.tag, sum(network.tag in member.networks and member.id not in network.denied
+                                                        for member in members)) for network in networks),
             sessions, jobs,
             self._rows(members, bits))
 

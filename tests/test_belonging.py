@@ -1,11 +1,13 @@
 """Several networks between real roots: who is in one sees and gets what belongs to it, within a second; others get nothing."""
 
+import contextlib
 import json
 import time
 
 import pytest
 
 from p2p import limits
+from p2p.state import StateReader
 from tests.nodes import Nodes
 from tests.waiting import wait_until
 
@@ -188,3 +190,16 @@ def test_connect_finds_the_network_that_both_are_in(nodes):
     assert nodes.json("bob", "connect", place, "--network", "home")["name"] == "ann"
     for name, words in (("bob", ("--network", "lan")), ("eve", ())):
         assert nodes.json(name, "connect", place, *words, code=1)["error"]["code"] == "refused"
+
+
+def test_p2pstate_shows_who_is_in_which_network(nodes):
+    nodes.meet("ann", "bob", "eve")
+    code = nodes.json("ann", "network", "create", "home", "--shared")["code"]
+    nodes.json("bob", "network", "join", code)
+    name = (nodes.home("ann") / "state-name").read_text().strip()
+
+    def shown():
+        with contextlib.closing(StateReader(name)) as reader:
+            snapshot = reader.read()
+        return ([(network.name, network.members) for network in snapshot.networks], {node.name: node.networks for node in snapshot.nodes})
+    wait_until(lambda: shown() == ([("lan", 3), ("home", 2)], {"ann": 3, "bob": 3, "eve": 1}), 10.0, detail=shown)

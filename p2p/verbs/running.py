@@ -185,7 +185,8 @@ VERBS = (
     Verb("allow", "answers a request with yes", allow, (REQUEST,), (
         Option("--always", about="and from now on: this node, application, version and arguments"),
         Option("--any-args", about="with --always: whatever the arguments are"),
-        Option("--publisher", about="with --always: all versions of its publisher; on managed networks only")), example="allow 3", at_once=True),
+        Option("--publisher", about="with --always: all versions of its publisher; on managed networks only")),
+         example="allow 3", at_once=True),
     Verb("deny", "answers a request with no", deny, (REQUEST,),
          (Option("--never", about="and from now on: this node, application, version and arguments"),), example="deny 3", at_once=True),
     Verb("rules", "remembered answers", rules, at_once=True),

@@ -5,7 +5,8 @@ in `stories/` and writes them anew: read the difference before you commit it. Li
 
     nodes ann bob                 they start, one beside the other
     ann> share /work/chat         a verb of the product, typed by ann's person; its answer, and its exit code if it is not 0
-    bob> network join CODE        ... the word CODE stands for the last that `network invite` or `create --shared` gave, WRONG for another that begins so
+    bob> network join CODE        ... the word CODE stands for the last that `network invite` or `create --shared`
+                                  gave, WRONG for another that begins so
     ann hears                     what her shell has shown her since the last time
     wait 5                        seconds
     folder ann /work/chat 2000    a folder with a main.py of so many bytes
