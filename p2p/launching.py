@@ -183,7 +183,12 @@ class Launcher:
         member = self._node.neighbours.table.get(node_id)
         wall = member.first_seen_wall if member else 0
         days = int((self._loop.wall() - wall) // 86400) if wall else 0
-        return "first seen today" if days < 1 else f"first seen {days} day{'s' if days > 1 else ''} ago"
+        since = "first seen today" if days < 1 else f"first seen {days} day{'s' if days > 1 else ''} ago"
+        known = self._node.neighbours.pretends(node_id)
+        if known is None:
+            return since
+        date = "" if known.is_self else f" known since {self._node.log.date(known.named_wall)}"
+        return f"{since}, NOT {'this node' if known.is_self else f'the {known.name}'}{date}"
 
     async def _prompt(self, request):
         note = await self._what_is_new(request.subject)

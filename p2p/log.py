@@ -63,6 +63,12 @@ class Log:
         except Exception:  # the diary is not worth the node: a full or vanished disk is told by whoever needs it
             self._size = 0
 
+    @staticmethod
+    def date(wall):
+        """A day, of this place's calendar, as in the log. `wall`: Unix s."""
+        import time
+        return time.strftime("%Y-%m-%d", time.localtime(wall))
+
     def last(self, count):
         """The last lines, oldest first."""
         lines = []

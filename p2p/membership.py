@@ -10,9 +10,11 @@ ones, old acquaintances never by new ones, and nobody is dead on hearsay: a conn
 """
 
 import hashlib
+import math
 from collections import namedtuple
 
 from . import limits
+from .lookalike import skeleton
 
 ALIVE, SUSPECT, DEAD, LEFT = "alive", "suspect", "dead", "left"
 STATES = (ALIVE, SUSPECT, DEAD, LEFT)
@@ -31,6 +33,7 @@ NEXT = {
 
 SUSPECT_FOR = 4.0            # s until a suspect that cannot be reached is dead; with SILENCE before, 10 s for a pulled cable
 UNVERIFIED_FOR = 60.0        # s a node that was only heard of stays in the table
+MAX_PAST = 4 * limits.MAX_MEMBERS     # names of nodes that are in the table no more
 DIAL_DEAD_FOR = 3600.0       # s a dead node is still dialled, ever more rarely; a beacon starts it again
 
 Keep = namedtuple("Keep", "id addresses tag others", defaults=((),))    # connect to it, in one of these networks, and stay so
@@ -45,6 +48,7 @@ class Member:
     def __init__(self, node_id, name, now):
         self.id = node_id
         self.name = name
+        self.look = skeleton(name)     # names with the same one could be taken for each other
         self.state = SUSPECT
         self.is_self = False
         self.verified = False          # its own TLS has been seen
@@ -54,6 +58,7 @@ class Member:
         self.version = ""
         self.rtt_s = None
         self.first_seen_wall = 0.0
+        self.named_wall = 0.0          # Unix s of the first meeting under this name
         self.last_seen = now
         self.since = now               # of the present state
         self.hinted = None             # when a hint last made us dial
@@ -90,6 +95,8 @@ class Membership:
         self.me.state = ALIVE
         self.me.nonce = nonce
         self._members = {me: self.me}
+        self._past = {}                # ID -> Member: those who were met once, so that their names are not taken for others'
+        self._looks = {self.me.look: [self.me]}       # look of a name -> who has such a one, or had
         self._effects = []
         self._views = {}               # network's tag -> as `view` gave it last, until somebody comes or goes
 
@@ -99,6 +106,41 @@ class Membership:
     def get(self, node_id):
         """The member, or None."""
         return self._members.get(node_id)
+
+    def elder(self, member):
+        """Of all whose name looks like this member's the one that was known by it first: this node, else by the first meeting; also one
+        that is not in the table any more. A hint makes nobody known."""
+        return min(self._looks[member.look], key=lambda one: (not one.is_self, one.named_wall or math.inf))
+
+    def past(self):
+        """Those who were met once and are in the table no more."""
+        return list(self._past.values())
+
+    def recall(self, node_id, name, first_seen_wall, named_wall):
+        """Somebody was met in an earlier run, and is in the table no more."""
+        if node_id not in self._members and node_id not in self._past:
+            member = Member(node_id, name, 0.0)
+            member.first_seen_wall, member.named_wall = first_seen_wall, named_wall
+            self._looks.setdefault(member.look, []).append(member)
+            self._keep_in_mind(member)
+
+    def _keep_in_mind(self, member):
+        self._past[member.id] = member
+        if len(self._past) > MAX_PAST:           # whoever invents identities pushes out the newest, which are his own
+            newest = max(self._past.values(), key=lambda one: one.named_wall)
+            self._unlook(self._past.pop(newest.id))
+
+    def _rename(self, member, name):
+        if name != member.name:
+            self._unlook(member)
+            member.name, member.look, member.named_wall = name, skeleton(name), 0.0
+            self._looks.setdefault(member.look, []).append(member)
+
+    def _unlook(self, member):
+        alike = self._looks[member.look]
+        alike.remove(member)
+        if not alike:
+            del self._looks[member.look]
 
     def alive(self):
         """How many are alive, this node included."""
@@ -115,13 +157,13 @@ class Membership:
 
     # -- evidence
 
-    def remembered(self, node_id, name, addresses, tags, first_seen_wall, now):
+    def remembered(self, node_id, name, addresses, tags, first_seen_wall, now, named_wall=0.0):
         """A node that was met in an earlier run: try where it was."""
         member = self._member(node_id, name, now)
         if member is None or member.is_self:
             return
         member.state = DEAD
-        member.first_seen_wall = first_seen_wall
+        member.first_seen_wall, member.named_wall = first_seen_wall, named_wall or first_seen_wall
         member.networks = list(tags)
         for host, port in addresses[:limits.MAX_ADDRESSES]:
             member.add_address(host, port, is_proven=False)
@@ -137,7 +179,7 @@ class Membership:
         if member is None:
             return
         if not member.verified:
-            member.name = name
+            self._rename(member, name)
             member.networks = [tag]
         elif tag not in member.networks and member.state != ALIVE:
             member.networks = (member.networks + [tag])[-limits.MAX_NETWORKS:]
@@ -160,7 +202,8 @@ class Membership:
         member = self._member(node_id, name, now, evict_verified=True)
         if member is None:
             return
-        member.name, member.version, member.nonce = name, version, nonce
+        self._rename(member, name)
+        member.version, member.nonce = version, nonce
         member.verified = True
         member.refused = 0
         member.last_seen = now
@@ -276,6 +319,12 @@ class Membership:
         if len(self._members) >= limits.MAX_MEMBERS and not self._make_room(evict_verified):
             return None
         member = self._members[node_id] = Member(node_id, name, now)
+        known = self._past.pop(node_id, None)
+        if known is not None:
+            self._unlook(known)
+            member.first_seen_wall = known.first_seen_wall
+            member.named_wall = known.named_wall if known.name == name else 0.0
+        self._looks.setdefault(member.look, []).append(member)
         self._effects.append(Changed(member, None, SUSPECT))
         return member
 
@@ -290,6 +339,10 @@ class Membership:
     def _forget(self, member):
         self._release(member)
         del self._members[member.id]
+        if member.named_wall:
+            self._keep_in_mind(member)
+        else:
+            self._unlook(member)
         self._views.clear()
         self._effects.append(Changed(member, member.state, None))
 

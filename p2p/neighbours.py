@@ -92,6 +92,8 @@ class Neighbours:
                 member.add_address(clean(other), hello.port, is_proven=False)
         if not member.first_seen_wall:
             member.first_seen_wall = self._loop.wall()
+        if not member.named_wall:
+            member.named_wall = self._loop.wall()
         self._views[connection.channel.tag, member_id] = hello.view
         self._node.broadcaster.prove(member_id, hello.incarnation)
         if was_started_anew:                 # it may be back before anybody missed it
@@ -340,14 +342,20 @@ class Neighbours:
                 found.append(member)
         if len(found) > 1:
             alive = [member for member in found if member.state == membership.ALIVE]
-            candidates = sorted(f"{member.name}@{node_id_text(member.id)[:6]}" for member in found)
-            if len(alive) != 1:
-                raise UserError(f"{clean(word)} is ambiguous: say {' or '.join(candidates[:8])}", code="ambiguous-node")
+            if len(alive) != 1 or self.table.elder(alive[0]) is not alive[0]:      # a newcomer is never taken for whom it is named like
+                raise UserError(f"{clean(word)} is ambiguous: say {self._candidates(found)}", code="ambiguous-node")
             found = alive
         if not found:
             raise UserError(f"{clean(word)}: no such node here. `nodes` lists who is; `connect HOST` reaches one that broadcast does not",
                             code="no-such-node")
         return found[0]
+
+    def _candidates(self, found):
+        said = []
+        for member in sorted(found, key=lambda member: (member.name, member.id))[:8]:
+            known = "the known one, " if self.table.elder(member) is member else ""
+            said.append(f"{member.name}@{node_id_text(member.id)[:6]} ({known}{member.state})")
+        return " or ".join(said)
 
     def heard_at(self, member):
         """When something last came from it, the loop's clock; what this node itself knows is always new."""
@@ -357,13 +365,19 @@ class Neighbours:
         return connection.last_in if connection is not None else member.last_seen
 
     def label(self, member_id):
-        """What to call a node on a screen: its name, and some of its ID where another node has the same name."""
+        """What to call a node on a screen: its name, and more where another one that looks like it was known before."""
         member = self.table.get(member_id)
         if member is None or not member.name:
             return node_id_text(member_id)[:10]
-        name = member.name.lower()
-        is_twin = any(other.name.lower() == name and other.id != member_id for other in self.table)
-        return f"{member.name}@{node_id_text(member_id)[:6]}" if is_twin else member.name
+        if self.table.elder(member) is member:
+            return member.name
+        return f"{member.name}@{node_id_text(member_id)[:6]} (NOT the known one)"
+
+    def pretends(self, member_id):
+        """The member for which this one could be taken by its name, or None."""
+        member = self.table.get(member_id)
+        elder = self.table.elder(member) if member is not None else None
+        return None if elder is member else elder
 
     def sorted(self):
         """All members, this node first, then by name and ID."""
@@ -377,32 +391,47 @@ class Neighbours:
             return
         try:
             rows = json.loads(self._node.disk.read_bytes(path, MAX_REMEMBERED).decode("utf-8"))
-            for row in rows[:limits.MAX_MEMBERS - 1]:
+            for row in rows:
+                if row.get("past"):
+                    self.table.recall(bytes.fromhex(row["id"]), node_name(row["name"]), float(row["first_seen"]), float(row["named"]))
+                    continue
                 known = [bytes.fromhex(tag) for tag in row["networks"]]
                 tags = [tag for tag in self._node.networks.tags if tag in known]
                 addresses = [(str(host), int(port)) for host, port in row["addresses"]]
                 if tags:                 # else this node has left them
                     self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, tags, float(row["first_seen"]),
-                                          self._loop.now())
+                                          self._loop.now(), float(row.get("named", 0.0)))
         except (ValueError, KeyError, TypeError, AttributeError):
             self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
 
     def _save_later(self):
         if not self._save_due:
             self._save_due = True
-            self._loop.call_later(limits.SAVE_EVERY, self._save)
+            self._loop.call_later(limits.SAVE_EVERY, lambda: self._loop.start(self._save_in_worker()))
+
+    async def _save_in_worker(self):
+        """A table of a thousand takes a tenth of a second to write."""
+        if self._save_due:
+            self._save_due = False
+            await self._loop.work(self._write, self._rows_to_keep())
 
     def _save(self):
-        if not self._save_due:
-            return
-        self._save_due = False
-        rows = [{"id": member.id.hex(), "name": member.name, "addresses": member.addresses, "first_seen": member.first_seen_wall,
-                 "networks": [tag.hex() for tag in member.networks]}
+        if self._save_due:
+            self._save_due = False
+            self._write(self._rows_to_keep())
+
+    def _rows_to_keep(self):
+        rows = [{"id": member.id.hex(), "name": member.name, "addresses": list(member.addresses), "first_seen": member.first_seen_wall,
+                 "named": member.named_wall, "networks": [tag.hex() for tag in member.networks]}
                 for member in self.sorted() if member.is_acquainted and not member.is_self and member.addresses and member.networks]
+        return rows + [{"id": member.id.hex(), "name": member.name, "first_seen": member.first_seen_wall, "named": member.named_wall,
+                        "past": True} for member in self.table.past()]
+
+    def _write(self, rows):
         try:
             self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
         except P2PError as error:
-            self._node.log.write("disk", str(error))
+            self._loop.call_soon(self._node.log.write, "disk", str(error))
 
 
 def whom_to_ask(views, mine, asked, now):

@@ -428,3 +428,25 @@ def test_an_instance_that_is_deaf_for_the_hang_up_ends_with_its_roots_connection
         wait_until(lambda: is_gone(number), 10.0, "the instance's end")
     finally:
         nodes.close()
+
+
+def test_who_takes_a_known_name_is_told_as_not_the_one_that_is_known_also_after_a_restart(roots):
+    ann, bob = roots.nodes
+    roots.do(bob.stop())
+    roots.nodes.remove(bob)
+    roots.do(ann.stop())                      # and writes down whom it knows
+    roots.nodes.remove(ann)
+    (roots.folder / "bob").rename(roots.folder / "old")
+    roots.said["bob"], roots.said["ann"] = [], []
+    ann, eve = roots.start("ann"), roots.start("bob")
+    roots.until(roots.have_met, "them to meet")
+    label = ann.label(roots.id(eve))
+    assert label == f"bob@{eve.identity.text[:6]} (NOT the known one)"
+    roots.heard(ann, f"* {label}")
+    roots.share(eve, main=EXITS)
+    roots.run(eve, ann)
+    roots.request(ann)
+    assert re.search(r"first seen today, NOT the bob known since \d{4}-\d\d-\d\d\)", roots.heard(ann, "wants to run"))
+    assert any(label in line for line in ann.log.last(20))
+    with pytest.raises(UserError, match=r"bob@\w{6} \(the known one, dead\)"):
+        ann.find("bob")

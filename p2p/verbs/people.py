@@ -37,7 +37,7 @@ async def nodes(command, node):
             raise TimedOut(f"{plural(_alive(node, args.network), 'node')} of {args.wait} alive after {timeout:g} s; `nodes` shows who, "
                            "`connect HOST` reaches one that broadcast does not")
     rows = node_rows(node, args.network)
-    command.show(rows, _node_lines(command, rows))
+    command.show(rows, _node_lines(command, node, rows))
     return 0
 
 
@@ -52,10 +52,10 @@ async def _watch(command, node, deadline):
         rows = node_rows(node, command.args.network)
         seen = {row["id"]: (row["name"], row["state"], row["address"], row["port"], row["verified"], row["networks"]) for row in rows}
         if shown is None or command.as_json and seen != shown:
-            command.show(rows, _node_lines(command, rows))
+            command.show(rows, _node_lines(command, node, rows))
         elif seen != shown:
             news = [row for row in rows if seen[row["id"]] != shown.get(row["id"])]
-            for line in _node_lines(command, news)[1:]:
+            for line in _node_lines(command, node, news)[1:]:
                 command.out(line)
         shown = seen
         await command.room()
@@ -90,12 +90,13 @@ def _milliseconds(value):
     return None if value is None else round(value * 1e3, 3)
 
 
-def _node_lines(command, rows):
+def _node_lines(command, node, rows):
     shown = None if command.is_verbose else ID_SHOWN
     styles = {"alive": "", "suspect": "yellow", "dead": "dim", "left": "dim"}
     headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION"]
-    table = [[row["name"] + (" (this node)" if row["self"] else ""), row["state"] + ("" if row["verified"] else " (unverified)"),
-              row["id"][:shown], _address(row["address"], row["port"]),
+    labels = {node_id_text(member.id): node.label(member.id) for member in node.members()}
+    table = [[labels.get(row["id"], row["name"]) + (" (this node)" if row["self"] else ""),
+              row["state"] + ("" if row["verified"] else " (unverified)"), row["id"][:shown], _address(row["address"], row["port"]),
               "" if row["self"] or row["rtt_ms"] is None else duration(row["rtt_ms"] / 1e3),
               "" if row["self"] else age(row["last_seen_s"]), row["version"]] for row in rows]
     if len({name for row in rows for name in row["networks"]}) > 1:      # else there is nothing to tell apart
