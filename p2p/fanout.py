@@ -96,3 +96,6 @@ class Fanout:
             if connection._out is corked:        # else it got its frames already, or is closed
                 connection.uncork(batch)
                 connection._flush()
+        # The batch and those who stand in for queues know each other: left to the collector, megabytes would wait for it
+        batch.corked.clear()
+        batch.frames.clear()

@@ -32,7 +32,8 @@ from .tasks import Event, Turns
 from .text import clean
 from .traffic import Traffic
 from .trust.ecc import node_id_text
-from .trust.identity import Identity
+from .trust.identity import Identity, rotate
+from .trust.network import open_network
 from .trust.networks import Networks, check_tls
 
 INCARNATION = "incarnation"
@@ -165,10 +166,25 @@ class Node:
             before = int(self.disk.read_bytes(path, 32)) if self.disk.exists(path) else 0
         except ValueError:
             before = 0
-        # The clock too, so that a state folder restored from a backup is not stale to those who remember.
-        now = max(before + 1, int(self.loop.wall()))
+        # The clock too, so that a state folder restored from a backup is not stale to those who remember; and chance, so that two that
+        # were copied from one and start in one second do not take each other's datagrams for their own.
+        now = max(before + 1, int(self.loop.wall()) << 16 | int.from_bytes(self.loop.entropy(2), "little"))
         self.disk.write_atomic(path, b"%d\n" % now)
         return now
+
+    async def rotate(self):
+        """Write another identity for the next start; what the old one alone could do is given back first. Raises UserError."""
+        for name in sorted({offer.name for offer in self.offers.catalogue.offers() if offer.publisher_id == self.identity.node_id}):
+            if self.offers.catalogue.offered_in(name, self.identity.node_id):
+                await self.offers.unshare(name)
+        for network in self.networks.all():
+            if network.kind == "managed" and not network.is_admin:
+                if len(self.networks.tags) == 1:
+                    self.networks.add(await self.loop.work(open_network))
+                self.networks.remove(network.tag)
+        identity = await self.loop.work(rotate, self.disk, self.home, self.loop.entropy)
+        self.log.write("root", f"the identity {self.identity.text} was given up; the next start is {identity.text}")
+        return identity
 
     async def stop(self, reason="the root was stopped"):
         """Say goodbye, end the jobs, close everything."""

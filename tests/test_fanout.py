@@ -1,5 +1,8 @@
 """One frame for many connections: order, counts, latency, and what happens to those that end meanwhile."""
 
+import gc
+import tracemalloc
+
 import pytest
 
 from p2p import limits, proto
@@ -97,6 +100,25 @@ def test_a_batch_counts_as_queued_and_leaves_when_it_is_large(loop):
     large = bytes(3 * limits.LOW_WATER // 4)
     fanout.post(senders, SAY, large)
     until(loop, lambda: all(got and got[-1] == (proto.INPUT.number, large) for got in heard))
+
+
+def test_what_was_sent_to_all_is_given_back_without_the_collector(loop):
+    senders, heard = crowd(loop, 2)
+    fanout = Fanout(loop)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20):
+            fanout.post(senders, SAY, bytes(200_000))
+            until(loop, lambda number=number: all(len(got) > number for got in heard))
+            for got in heard:
+                got[-1] = None
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_messages_are_counted_once_whether_they_go_to_one_or_to_all(loop):

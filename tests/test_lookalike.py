@@ -11,7 +11,8 @@ TAG = b"lan-----"
 
 @pytest.mark.parametrize("one, other", [
     ("bob", "BOB"), ("bob", "b0b"), ("bob", "b\u043eb"), ("alice", "\u0430lice"), ("bill", "biII"), ("paul", "pau1"), ("modern", "modem"),
-    ("win", "vvin"), ("büro", "bu\u0308ro"), ("büro", "buro"), ("anton", "\u0430nt\u03bfn"), ("bob", "\uff42ob"), ("straße", "strasse"), ("x", "х")])
+    ("win", "vvin"), ("büro", "bu\u0308ro"), ("büro", "buro"), ("anton", "\u0430nt\u03bfn"), ("bob", "\uff42ob"), ("straße", "strasse"),
+    ("x", "\u0445")])
 def test_names_that_look_alike_have_one_skeleton(one, other):
     assert skeleton(one) == skeleton(other)
 

@@ -12,6 +12,7 @@ from ..errors import UserError
 from .ecc import BadKey, PrivateKey, node_id_text
 
 KEY_FILE = "identity.key"
+OLD_KEY_FILE = "identity.key.old"
 MAX_KEY_FILE = 4096
 PROGRAM = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -44,6 +45,18 @@ class Identity:
         except BadKey as error:
             raise UserError(f"{path}: {error}. Restore it from a backup, or remove it to become a new node "
                             "(the others will not know this one again)", code="key")
+
+
+def rotate(disk, home, entropy) -> Identity:
+    """Another key for this home; the one before stays beside it, so that this can be undone by hand. Raises UserError.
+
+    Certificates are made anew at the next start, where the CA's key is here.
+    """
+    path = os.path.join(home, KEY_FILE)
+    key = PrivateKey.generate(entropy)
+    disk.write_atomic(os.path.join(home, OLD_KEY_FILE), disk.read_bytes(path, MAX_KEY_FILE))
+    disk.write_atomic(path, key.to_pem().encode("ascii"))
+    return Identity(key)
 
 
 def prepare_home(disk, home):

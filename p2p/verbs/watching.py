@@ -28,10 +28,25 @@ async def down(command, node):
 
 
 async def show_id(command, node):
-    """Who this node is."""
-    result = {"id": node.identity.text, "name": node.name, "port": node.port, "version": node.version, "home": node.home,
+    """Who this node is; with --rotate it becomes another one."""
+    identity = await _rotate(command, node) if command.args.rotate else node.identity
+    result = {"id": identity.text, "name": node.name, "port": node.port, "version": node.version, "home": node.home,
               "pid": os.getpid()}
     command.show(result, [f"{key:8} {result[key]}" for key in result])
+
+
+async def _rotate(command, node):
+    lost = [network.name for network in node.networks.all() if network.kind == "managed" and not network.is_admin]
+    if not command.yes:
+        cost = f", the membership in {', '.join(lost)} is lost, where only an admin can invite it again" if lost else ""
+        raise UserError("this makes another node of this one: the others do not know it and show it as NOT the known one, their rules about "
+                        f"it fit no more, what it offers is withdrawn{cost}, and its root ends. If that is meant: `id --rotate --yes`",
+                        code="confirm")
+    identity = await node.rotate()
+    command.say(f"this node's root ends; the next start is the new node. The old key lies in {node.path('identity.key.old')}: remove it, or "
+                "put it back to be the old node again")
+    command.loop.call_later(0, lambda: command.loop.start(node.stop("its identity was changed")))
+    return identity
 
 
 async def stats(command, node):
@@ -95,7 +110,8 @@ async def show_help(command, _node):
 START = (
     Verb("up", "a root without a shell, in the foreground; SIGTERM or SIGINT ends it", up, needs_root=False, example="up --name ann"),
     Verb("down", "ends the root of this home", down),
-    Verb("id", "this node's ID, name, port, version and home", show_id),
+    Verb("id", "this node's ID, name, port, version and home", show_id, options=(
+        Option("--rotate", about="become another node, with another key and ID; says first what that costs"),)),
 )
 
 VERBS = (
