@@ -39,12 +39,12 @@ async def _rotate(command, node):
     lost = [network.name for network in node.networks.all() if network.kind == "managed" and not network.is_admin]
     if not command.yes:
         cost = f", the membership in {', '.join(lost)} is lost, where only an admin can invite it again" if lost else ""
-        raise UserError("this makes another node of this one: the others do not know it and show it as NOT the known one, their rules about "
-                        f"it fit no more, what it offers is withdrawn{cost}, and its root ends. If that is meant: `id --rotate --yes`",
+        raise UserError("this makes another node of this one: the others do not know it and show it as NOT the known one, their rules "
+                        f"about it fit no more, what it offers is withdrawn{cost}, and its root ends. If that is meant: `id --rotate --yes`",
                         code="confirm")
     identity = await node.rotate()
-    command.say(f"this node's root ends; the next start is the new node. The old key lies in {node.path('identity.key.old')}: remove it, or "
-                "put it back to be the old node again")
+    command.say(f"this node's root ends; the next start is the new node. The old key lies in {node.path('identity.key.old')}: remove it, "
+                "or put it back to be the old node again")
     command.loop.call_later(0, lambda: command.loop.start(node.stop("its identity was changed")))
     return identity
 
