@@ -40,8 +40,8 @@ async def _rotate(command, node):
     if not command.yes:
         cost = f", the membership in {', '.join(lost)} is lost, where only an admin can invite it again" if lost else ""
         raise UserError("this makes another node of this one: the others do not know it and show it as NOT the known one, their rules "
-                        f"about it fit no more, what it offers is withdrawn{cost}, and its root ends. If that is meant: `id --rotate --yes`",
-                        code="confirm")
+                        f"about it fit no more, what it offers is withdrawn{cost}, and its root ends. If that is meant: "
+                        "`id --rotate --yes`", code="confirm")
     identity = await node.rotate()
     command.say(f"this node's root ends; the next start is the new node. The old key lies in {node.path('identity.key.old')}: remove it, "
                 "or put it back to be the old node again")
