@@ -168,7 +168,7 @@ class Node:
             before = 0
         # The clock too, so that a state folder restored from a backup is not stale to those who remember; and chance, so that two that
         # were copied from one and start in one second do not take each other's datagrams for their own.
-        now = max(before + 1, int(self.loop.wall()) << 16 | int.from_bytes(self.loop.entropy(2), "little"))
+        now = max((before >> 16) + 1, int(self.loop.wall())) << 16 | int.from_bytes(self.loop.entropy(2), "little")
         self.disk.write_atomic(path, b"%d\n" % now)
         return now
 
