@@ -16,9 +16,11 @@ import hashlib
 from collections import OrderedDict
 
 from . import limits, proto
+from .budget import Budget
 from .errors import LinkDown, PeerError
 from .text import clean
 
+LOOKS = (64, 1024, 10.0)                # certificates of one peer and of all that are looked at in so many s
 MAX_KNOWN = 4 * limits.MAX_MEMBERS      # certificates that were right; a link that comes again costs no signature
 
 
@@ -30,12 +32,14 @@ class Standing:
         self.shown = set()         # our certificate was sent
         self.accepted = set()      # ...and was right
         self.looking = set()       # theirs is being looked at
+        self.void = set()          # ...and counts no more
         self.believed = set()      # ...and was right
 
     def forget(self, tag):
-        """One end has left it."""
-        for known in (self.shown, self.accepted, self.looking, self.believed):
+        """One end has left it. A look that is under way ends before another one begins."""
+        for known in (self.shown, self.accepted, self.believed):
             known.discard(tag)
+        self.void |= self.looking & {tag}
 
 
 class Belonging:
@@ -46,6 +50,7 @@ class Belonging:
         self._networks = node.networks
         self._tags = set(node.networks.tags)
         self._known = OrderedDict()       # (tag, SHA-256 of the key's ID and a certificate) of those that are right
+        self._looks = Budget(*LOOKS)
         self._standings = {}              # peer ID -> Standing on the link with it
         node.networks.on_change.append(self._changed)
         node.dispatch.notice(proto.PROOF, self._on_proof)
@@ -73,15 +78,17 @@ class Belonging:
         return standing if standing is not None and standing.connection is connection else None
 
     def _show(self, standing, tag):
-        if tag not in standing.shown and tag != standing.connection.channel.tag:
+        if tag not in standing.shown and tag not in standing.connection.networks:
             standing.shown.add(tag)
             standing.connection.send(proto.PROOF, network=tag, certificate=self._networks.leaf(tag))
 
     def _on_proof(self, connection, proof):
         tag, standing = proof.network, self._of(connection)
         network = self._networks.by_tag(tag)
-        if network is None or standing is None or tag in standing.believed | standing.looking | {connection.channel.tag}:
+        if network is None or standing is None or tag in standing.believed | standing.looking | connection.networks:
             return
+        if not self._looks.take(self._node.loop.now(), connection.peer_id):
+            raise PeerError("shows certificates faster than they can be looked at", "proof")
         if self._networks.is_denied(tag, connection.peer_id):
             self._node.refuse("removed", f"{self._node.label(connection.peer_id)} was removed from {network.name}, and shows its "
                                          "certificate there")
@@ -93,9 +100,11 @@ class Belonging:
         connection, tag = standing.connection, network.tag
         key = tag, hashlib.sha256(connection.peer_id + certificate).digest()
         is_right = key in self._known or await self._node.loop.work(network.certifies, certificate, connection.peer_id)
-        if self._of(connection) is not standing or not connection.is_ready or tag not in standing.looking:
-            return                        # the link is another one now, or one end has left the network
+        is_void = tag in standing.void
         standing.looking.discard(tag)
+        standing.void.discard(tag)
+        if is_void or self._of(connection) is not standing or not connection.is_ready:
+            return                        # the link is another one now, or one end has left the network
         if not is_right:
             connection.fail(PeerError(f"shows a certificate that is not its own in {network.name}", "proof"))
             return
@@ -125,6 +134,7 @@ class Belonging:
             self._node.neighbours.belongs(connection)
             self._node.offers.greet(connection)
             self._node.removal.greet(connection)
+            self._node.launcher.met(connection.peer_id)
 
     # -- leaving
 

@@ -55,9 +55,11 @@ class Launcher:
             [row.id for row in said.members if self._node.link(row.id)]))
         peers.notice(proto.END, lambda connection, said: self._told(self.sessions.end, connection, said.session))
 
-    def _told(self, call, connection, *what):
-        call(connection.peer_id, *what)
-        self.act()
+    def _told(self, call, connection, number, *what):
+        session = self.sessions.get(number)
+        if session is None or session.network in connection.networks:      # else it was removed, or has not proved yet that it is a member
+            call(connection.peer_id, number, *what)
+            self.act()
 
     # -- hosting
 
@@ -97,9 +99,9 @@ class Launcher:
         return tags
 
     def is_run_with(self, connection, version) -> bool:
-        """Is this version run together with the other end of this link, in a network that both are in?"""
+        """Is this version run with the other end of this link, by this user's word, in a network of both?"""
         return any(session.version == version and connection.peer_id in session.members and not session.is_over
-                   and session.network in connection.networks for session in self.sessions)
+                   and session.network in connection.networks and self.sessions.takes_part(session) for session in self.sessions)
 
     def left_network(self, tag):
         """What runs in a network that this node has left ends here."""
@@ -127,8 +129,7 @@ class Launcher:
         if app_name_fault(invite.app):
             raise PeerError("invites to an application whose name is not allowed", "name")
         if invite.network not in connection.networks:
-            connection.send(proto.ANSWER, session=invite.session, status=proto.BROKEN,
-                            text="the two nodes are not both in the network of that application")
+            connection.send(proto.ANSWER, session=invite.session, status=proto.BROKEN, text="the two nodes are not both in its network")
             return
         try:
             member = self._node.neighbours.table.get(connection.peer_id)
@@ -187,8 +188,7 @@ class Launcher:
         known = self._node.neighbours.pretends(node_id)
         if known is None:
             return since
-        date = "" if known.is_self else f" known since {self._node.log.date(known.named_wall)}"
-        return f"{since}, NOT {'this node' if known.is_self else f'the {known.name}'}{date}"
+        return f"{since}, NOT {'this node' if known.is_self else f'the {known.name} known since {self._node.log.date(known.named_wall)}'}"
 
     async def _prompt(self, request):
         note = await self._what_is_new(request.subject)
@@ -300,8 +300,10 @@ class Launcher:
         for rows in ("roster", "members"):
             if rows in fields:
                 fields[rows] = [dict(row, address="" if "%" in row["address"] else row["address"]) for row in self._placed(fields[rows])]
-        if not self._node.send(effect.to, effect.message, **fields) and effect.message is proto.INVITE:
-            self.sessions.unreachable(self.sessions.get(effect.fields["session"]), effect.to)
+        session, link = self.sessions.get(effect.fields["session"]), self._node.link(effect.to)
+        is_member = link is not None and (session is None or session.network in link.networks)
+        if not (is_member and self._node.send(effect.to, effect.message, **fields)) and effect.message is proto.INVITE:
+            self.sessions.unreachable(session, effect.to)
 
     async def _fetch(self, session):
         try:

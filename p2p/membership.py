@@ -178,7 +178,7 @@ class Membership:
         member = self._member(node_id, name, now)
         if member is None:
             return
-        if not member.verified:
+        if not member.is_acquainted:      # a hint renames nobody who was met
             self._rename(member, name)
             member.networks = [tag]
         elif tag not in member.networks and member.state != ALIVE:

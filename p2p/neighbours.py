@@ -16,7 +16,7 @@ from .text import clean
 from .trust.ecc import node_id_text
 
 REMEMBERED = "nodes.json"
-MAX_REMEMBERED = 4 << 20       # bytes of that file
+MAX_REMEMBERED = 16 << 20      # bytes of that file: 5,000 rows of names and addresses at their longest have 7 MB
 SAYINGS = (20, 100, 10.0)      # lines of one node and of all that reach the screen, in so many s
 TIDINGS = (100, 100, 10.0)     # that nodes came or went; the log has more, `nodes` has all
 UNKNOWN = (32, 256, 1.0)       # IDs never heard of, from one address and from all: each costs a row and a dial
@@ -345,6 +345,9 @@ class Neighbours:
             if len(alive) != 1 or self.table.elder(alive[0]) is not alive[0]:      # a newcomer is never taken for whom it is named like
                 raise UserError(f"{clean(word)} is ambiguous: say {self._candidates(found)}", code="ambiguous-node")
             found = alive
+        elif found and found[0].name == word and self.table.elder(found[0]) is not found[0]:
+            raise UserError(f"{clean(word)} is NOT the known one of that name: say {self._candidates(found)} if you mean it",
+                            code="ambiguous-node")
         if not found:
             raise UserError(f"{clean(word)}: no such node here. `nodes` lists who is; `connect HOST` reaches one that broadcast does not",
                             code="no-such-node")
@@ -401,7 +404,7 @@ class Neighbours:
                 if tags:                 # else this node has left them
                     self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, tags, float(row["first_seen"]),
                                           self._loop.now(), float(row.get("named", 0.0)))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (P2PError, ValueError, KeyError, TypeError, AttributeError):
             self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
 
     def _save_later(self):

@@ -80,10 +80,10 @@ class Node:
         self._take_home()
         try:
             self._make_parts()
+            self.neighbours.start()
         except BaseException:
             self._give_back()
             raise
-        self.neighbours.start()
         self.broadcaster.start()
         self.publisher.start()
         self.log.write("root", f"{self.name} {self.identity.text} started on port {self.port}, version {self.version}")
@@ -251,6 +251,7 @@ class Node:
         if connection.peer_id != self.identity.node_id:
             if role != proto.NODE:
                 raise PeerError(f"{connection.channel.address[0]} claims a role that is not another node's", "role")
+            self._check_membership(connection)
             if self.links.adopt(connection):
                 self.belonging.greet(connection)
                 self.removal.greet(connection)
@@ -275,6 +276,14 @@ class Node:
     def _finished(self, connection):
         self.past_traffic.add(connection.traffic)
         self.belonging.lost(connection)
+
+    def _check_membership(self, connection):
+        """What TLS has found may be old by the time of the HELLO: whoever holds it back meanwhile was removed, or this node has left."""
+        tag = connection.channel.tag
+        if self.networks.by_tag(tag) is None:
+            raise PeerError("came in a network that this node has just left", "network")
+        if self.networks.is_denied(tag, connection.peer_id):
+            raise PeerError(f"was removed from {self.networks.name_of(tag)}", "removed")
 
     def connection_lost(self, connection, error):
         """A ready connection with another node ended."""

@@ -65,11 +65,11 @@ class Offers:
         if self._node.disk.exists(path):
             try:
                 known = Remembered.unpack_all(self._node.disk.read_bytes(path, limits.MAX_BODY))
-                for row in known.offers:
-                    if self._node.networks.by_tag(row.network):
-                        self.catalogue.add(Offer(**as_dict(row)))
                 for pin in known.pins:
                     self.catalogue.pin(pin.name, pin.publisher)
+                for offer in [Offer(**as_dict(row)) for row in known.offers]:
+                    if self._counts(offer):
+                        self.catalogue.add(offer)
             except PeerError:
                 self._node.log.write("disk", f"{path} cannot be read; applications must be shared again")
         await self._holdings_changed()
@@ -158,7 +158,7 @@ class Offers:
                 if not await self._loop.work(offer.is_authentic):
                     self._node.refuse("signature", f"{self._node.label(teller)} passes on an offer of {offer.name} with a wrong signature")
                     self._to_verify[teller].clear()
-                elif self._node.networks.by_tag(offer.network) and self.catalogue.add(offer):
+                elif self._counts(offer) and self.catalogue.add(offer):
                     is_here = (offer.name, offer.version) in self.catalogue.held_by(self._me)
                     must_tell |= is_here or offer.publisher_id != teller
                     self._heard_of(offer)
@@ -166,6 +166,11 @@ class Offers:
             del self._to_verify[teller]
         if must_tell:
             self._announce()
+
+    def _counts(self, offer):
+        """Is this node in its network, and its publisher still? Both may change while a signature is looked at."""
+        networks = self._node.networks
+        return networks.by_tag(offer.network) is not None and not networks.is_denied(offer.network, offer.publisher_id)
 
     def _heard_of(self, offer):
         self._node.touched()
@@ -306,6 +311,7 @@ class Offers:
     async def bring(self, name, version, network, prefer=None, source=None, limit=None, progress=None):
         """The folder of this version, fetched within this network where it is not here. Raises UserError; then nothing has changed."""
         check_app_name(name)
+        self.catalogue.serve(version, network)
         if await self._loop.work(self.store.is_installed, name, version):
             if await self._loop.work(self.store.mend, name, version):
                 return self.store.folder(name, version)

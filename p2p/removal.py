@@ -17,7 +17,8 @@ from .trust import denial
 from .trust.denial import DenyList
 from .trust.ecc import PrivateKey, node_id_text
 
-LISTS = (16, 64, 10.0)        # lists looked at of one peer and of all, in so many s: each costs a signature's check
+LISTS = (16, 256, 10.0)       # lists looked at of one member and of all, in so many s: each costs a signature's check
+STRANGERS = (4, 16, 10.0)     # of those who have not proved to be members (yet): what they bring may be true all the same
 
 
 class Removal:
@@ -26,7 +27,8 @@ class Removal:
     def __init__(self, node):
         self._node = node
         self._loop = node.loop
-        self._budget = Budget(*LISTS)
+        self._budget, self._strangers = Budget(*LISTS), Budget(*STRANGERS)
+        self._later = set()           # IDs of members whose lists are looked at again when the budget is fresh
         node.dispatch.notice(proto.DENY, self._on_deny)
         node.dispatch.request(proto.ADMIN, self._on_admin)
 
@@ -47,14 +49,24 @@ class Removal:
         network = self._node.networks.by_tag(told.network)
         if network is None or network.kind != "managed":
             return
-        fresh = [data for data in told.lists if data not in network.lists]
-        if len(fresh) > self._allowed(connection, len(fresh)):
+        lists = [DenyList.decode(data) for data in told.lists]      # what is no list ends the connection
+        if any(made.tag != network.tag for made in lists):
+            raise PeerError("sends a deny list of another network", "deny-list")
+        fresh = [made for made in lists if denial.merge(network.lists, made) != network.lists]      # others cost nothing
+        is_member = network.tag in connection.networks
+        budget = self._budget if is_member else self._strangers
+        if not all([budget.take(self._loop.now(), connection.peer_id) for _ in fresh]):
             self._node.refuse("deny-list", f"{self._node.label(connection.peer_id)} sends deny lists faster than they can be looked at")
+            if is_member and connection.peer_id not in self._later:      # a member's word about a removal must not be lost
+                self._later.add(connection.peer_id)
+                self._loop.call_later(LISTS[2], self._again, connection, told)
         elif fresh or self._lacks_key(network, told.udp_key):
             self._loop.start(self._look(connection, network.tag, fresh, told.udp_key))
 
-    def _allowed(self, connection, wanted):
-        return sum(self._budget.take(self._loop.now(), connection.peer_id) for _ in range(wanted))
+    def _again(self, connection, told):
+        self._later.discard(connection.peer_id)
+        if connection.is_ready:
+            self._on_deny(connection, told)
 
     @staticmethod
     def _lacks_key(network, udp_key):
@@ -63,9 +75,8 @@ class Removal:
 
     async def _look(self, connection, tag, fresh, udp_key):
         network = self._node.networks.by_tag(tag)
-        for data in fresh:
-            made = DenyList.decode(data)
-            if made.tag != tag or not await self._loop.work(made.is_authentic, network.ca_public):
+        for made in fresh:
+            if not await self._loop.work(made.is_authentic, network.ca_public):
                 connection.fail(PeerError(f"sends a deny list that no admin of {network.name} has signed", "deny-list"))
                 return
             self._adopt(tag, made, udp_key, connection)
@@ -159,8 +170,10 @@ class Removal:
 
     async def _on_admin(self, connection, told):
         network = self._node.networks.by_tag(told.network)
-        if network is None or told.network not in connection.networks:
+        if network is None or network.kind != "managed" or told.network not in connection.networks:
             raise Refusal(proto.NOT_FOUND, "no such network here")
+        if network.is_admin:
+            return {}
         key = int.from_bytes(told.key, "big")
         try:
             ca_key = PrivateKey(key)
@@ -169,8 +182,9 @@ class Removal:
             is_right = False
         if not is_right:
             raise PeerError(f"hands over a key that is not that of {network.name}", "key")
-        if not network.is_admin:
-            self._node.networks.replace(self._node.networks.by_tag(network.tag).changed(ca_key=ca_key))
+        network = self._node.networks.by_tag(told.network)
+        if network is not None and not network.is_admin:
+            self._node.networks.replace(network.changed(ca_key=ca_key))
             label = self._node.label(connection.peer_id)
             self._node.log.write("network", f"{label} made this node an admin of {network.name}")
             self._node.notice(f"* {label} made this node an admin of {network.name}: it can invite and remove others now")

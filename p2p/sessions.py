@@ -47,6 +47,7 @@ NEXT = {
     (UNREACHABLE, "ready"): RUNNING,
     (UNREACHABLE, "finished"): EXITED,
 }
+NEXT.update({(status, "removed"): FAILED for status in OPEN + (UNREACHABLE,)})      # from its network: it does not come back
 
 Send = namedtuple("Send", "to message fields")        # a notice to a node
 Ask = namedtuple("Ask", "session")                    # this user's word is wanted
@@ -359,12 +360,16 @@ class Sessions:
         else:
             self._effects.append(Send(session.host, proto.END, {"session": session.number}))
 
+    def takes_part(self, session):
+        """Has this node started it, or said yes?"""
+        return session.host == self._me or session.members[self._me].status in (ALLOWED, RUNNING, EXITED)
+
     def node_gone(self, node_id, network=None):
         """A node is dead or has left; with `network` (its tag) it is not in that one any more."""
         for session in self:
             if node_id in session.members and not session.is_over and network in (None, session.network):
                 session.members[node_id].is_gone = True
-                self._step(session, node_id, "unreachable")
+                self._step(session, node_id, "unreachable" if network is None else "removed")
                 session.has_lost_host |= node_id == session.host
                 if node_id == session.host and session.members[self._me].status == ASKED:
                     self.close(session)

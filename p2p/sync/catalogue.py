@@ -105,7 +105,7 @@ class Catalogue:
         self._offers = {}           # (name, publisher ID, network) -> Offer
         self.pins = {}              # name -> ID of the publisher from whom it was installed
         self._signatures = set()    # of all of them
-        self._shown = OrderedDict() # version -> networks in which it was offered, also if another is newer now: it may be on its way
+        self._shown = OrderedDict() # version -> networks in which it is served, also if another is newer now: it may be on its way
         self._published = {}        # publisher ID -> {key of _offers: None}
         self._lowest = None         # the lowest rank among _offers; None: to be looked up
         self._held = {}             # node ID -> sorted (name, version)
@@ -141,11 +141,9 @@ class Catalogue:
         else:
             self._signatures.discard(self._offers[key].signature)
         self._offers[key] = offer
-        if not offer.is_withdrawn:
-            self._shown.setdefault(offer.version, set()).add(offer.network)
-            self._shown.move_to_end(offer.version)
-            if len(self._shown) > MAX_SHOWN:
-                self._shown.popitem(last=False)
+        # Not on anybody's word: who knows a version of another network could offer it here, and would be served
+        if not offer.is_withdrawn and offer.publisher_id in (self._me, self.pins.get(offer.name)):
+            self.serve(offer.version, offer.network)
         self._signatures.add(offer.signature)
         self._lowest = None
         self.edition += 1
@@ -155,8 +153,15 @@ class Catalogue:
         """All offers, withdrawals too, sorted; with `networks`, those of these only (what a peer in them may hear)."""
         return [self._offers[key] for key in sorted(self._offers) if networks is None or key[2] in networks]
 
+    def serve(self, version: bytes, network: bytes):
+        """This node has shared this version in a network, or wanted it from there: its members may have it from here."""
+        self._shown.setdefault(version, set()).add(network)
+        self._shown.move_to_end(version)
+        if len(self._shown) > MAX_SHOWN:
+            self._shown.popitem(last=False)
+
     def is_shown(self, version: bytes, networks) -> bool:
-        """Was this version offered in one of these networks? Whoever is in it may fetch it."""
+        """Is this version served in one of these networks? Whoever is in it may fetch it."""
         return not self._shown.get(version, set()).isdisjoint(networks)
 
     def expel(self, publisher_id: bytes, network: bytes):

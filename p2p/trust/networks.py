@@ -116,7 +116,23 @@ class Networks:
         else:
             self._disk.write_atomic(self._path(f"{network.tag.hex()}.json"), to_file(network, leaf, place))
         self._take(network, leaf, place)
+        try:
+            for is_server in (True, False):
+                self._context(network, is_server)
+        except (OSError, ValueError):          # what an admin hands over is parsed by OpenSSL here for the first time
+            self._drop(network)
+            raise UserError(f"{network.name}: its certificates are none that OpenSSL takes; nothing has changed here", code="certificate")
         self._changed()
+
+    def _drop(self, network):
+        """Its files and contexts."""
+        tag = network.tag
+        if network.kind != OPEN:
+            self._disk.remove_tree(self._path(f"{tag.hex()}.json"))
+        self._disk.remove_tree(self._path(f"{tag.hex()}.pem"))
+        del self._by_tag[tag], self._leaves[tag], self._places[tag]
+        for key in [key for key in self._contexts if key is not None and key[0] == tag]:
+            del self._tags[self._contexts.pop(key)]
 
     def replace(self, network):
         """The same network with another epoch, deny list or UDP key."""
@@ -133,12 +149,7 @@ class Networks:
             raise UserError(f"{network.name} is the only network this node is in: create or join another one first", code="last-network")
         if network.kind == OPEN:
             self._disk.write_atomic(self._path(LAN_LEFT), b"`network join lan` opens it again\n")
-        else:
-            self._disk.remove_tree(self._path(f"{tag.hex()}.json"))
-        self._disk.remove_tree(self._path(f"{tag.hex()}.pem"))
-        del self._by_tag[tag], self._leaves[tag], self._places[tag]
-        for key in [key for key in self._contexts if key is not None and key[0] == tag]:
-            del self._tags[self._contexts.pop(key)]
+        self._drop(network)
         self._changed()
 
     def _changed(self):
