@@ -180,20 +180,10 @@ class Launcher:
         is_his = offered is not None and offered.version == session.version
         return session.publisher if network is not None and network.kind == "managed" and is_his else None
 
-    def _since(self, node_id):
-        member = self._node.neighbours.table.get(node_id)
-        wall = member.first_seen_wall if member else 0
-        days = int((self._loop.wall() - wall) // 86400) if wall else 0
-        since = "first seen today" if days < 1 else f"first seen {days} day{'s' if days > 1 else ''} ago"
-        known = self._node.neighbours.pretends(node_id)
-        if known is None:
-            return since
-        return f"{since}, NOT {'this node' if known.is_self else f'the {known.name} known since {self._node.log.date(known.named_wall)}'}"
-
     async def _prompt(self, request):
         note = await self._what_is_new(request.subject)
         if request in self.consent.requests():           # a shell beside this one may have answered by now
-            self._node.notice(consent.prompt(request, self._since(request.node), note))
+            self._node.notice(consent.prompt(request, self._node.known.since(request.node), note))
 
     async def _what_is_new(self, session):
         """How it differs from what this user allowed before, or else has here; words for the prompt, cleaned."""
@@ -479,7 +469,7 @@ class Launcher:
 
     def rule_rows(self):
         """What `rules` prints."""
-        return [rule.row() for rule in self.consent.rules()]
+        return [dict(rule.row(), name=self._node.label(rule.node)) for rule in self.consent.rules()]
 
     def published(self):
         """The sessions and jobs of p2pstate, the newest first."""

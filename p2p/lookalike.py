@@ -19,6 +19,8 @@ _PAIRS = (("rn", "m"), ("vv", "w"))
 
 def skeleton(name: str) -> str:
     """What is left of a name; names that look alike have the same. It is for comparing, and never shown."""
+    for sign in "@(":       # what follows is how the framework itself would go on: `bob@k3f9ab`, `bob (this node)`
+        name = name.partition(sign)[0].strip() or name
     for _ in range(2):      # folding case makes what can be decomposed further
         name = unicodedata.normalize("NFKD", name).casefold()
     name = "".join(letter for letter in name if not unicodedata.combining(letter)).translate(_LOOKS).translate(_LOOKS)

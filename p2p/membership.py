@@ -10,11 +10,11 @@ ones, old acquaintances never by new ones, and nobody is dead on hearsay: a conn
 """
 
 import hashlib
-import math
 from collections import namedtuple
 
 from . import limits
 from .lookalike import skeleton
+from .names import Names
 
 ALIVE, SUSPECT, DEAD, LEFT = "alive", "suspect", "dead", "left"
 STATES = (ALIVE, SUSPECT, DEAD, LEFT)
@@ -33,7 +33,6 @@ NEXT = {
 
 SUSPECT_FOR = 4.0            # s until a suspect that cannot be reached is dead; with SILENCE before, 10 s for a pulled cable
 UNVERIFIED_FOR = 60.0        # s a node that was only heard of stays in the table
-MAX_PAST = 4 * limits.MAX_MEMBERS     # names of nodes that are in the table no more
 DIAL_DEAD_FOR = 3600.0       # s a dead node is still dialled, ever more rarely; a beacon starts it again
 
 Keep = namedtuple("Keep", "id addresses tag others", defaults=((),))    # connect to it, in one of these networks, and stay so
@@ -58,7 +57,6 @@ class Member:
         self.version = ""
         self.rtt_s = None
         self.first_seen_wall = 0.0
-        self.named_wall = 0.0          # Unix s of the first meeting under this name
         self.last_seen = now
         self.since = now               # of the present state
         self.hinted = None             # when a hint last made us dial
@@ -95,8 +93,7 @@ class Membership:
         self.me.state = ALIVE
         self.me.nonce = nonce
         self._members = {me: self.me}
-        self._past = {}                # ID -> Member: those who were met once, so that their names are not taken for others'
-        self._looks = {self.me.look: [self.me]}       # look of a name -> who has such a one, or had
+        self.names = Names(me, name)
         self._effects = []
         self._views = {}               # network's tag -> as `view` gave it last, until somebody comes or goes
 
@@ -107,40 +104,25 @@ class Membership:
         """The member, or None."""
         return self._members.get(node_id)
 
-    def elder(self, member):
-        """Of all whose name looks like this member's the one that was known by it first: this node, else by the first meeting; also one
-        that is not in the table any more. A hint makes nobody known."""
-        return min(self._looks[member.look], key=lambda one: (not one.is_self, one.named_wall or math.inf))
+    def pretends(self, member):
+        """The Pin of whoever was known before by a name that looks like this member's, or None. A hint makes nobody known."""
+        elder = self.names.elder(member.look)
+        return None if elder is None or elder.id == member.id else elder
 
-    def past(self):
-        """Those who were met once and are in the table no more."""
-        return list(self._past.values())
+    def met(self, member, wall):
+        """Its own TLS has told who it is and what it is called; `wall`: Unix s."""
+        self.names.met(member.id, member.name, wall)
+        member.first_seen_wall = self.names.first_seen(member.id) or wall
 
-    def recall(self, node_id, name, first_seen_wall, named_wall):
-        """Somebody was met in an earlier run, and is in the table no more."""
-        if node_id not in self._members and node_id not in self._past:
-            member = Member(node_id, name, 0.0)
-            member.first_seen_wall, member.named_wall = first_seen_wall, named_wall
-            self._looks.setdefault(member.look, []).append(member)
-            self._keep_in_mind(member)
-
-    def _keep_in_mind(self, member):
-        self._past[member.id] = member
-        if len(self._past) > MAX_PAST:           # whoever invents identities pushes out the newest, which are his own
-            newest = max(self._past.values(), key=lambda one: one.named_wall)
-            self._unlook(self._past.pop(newest.id))
+    def forget(self, node_id):
+        """Its names are anybody's again, and it is met for the first time when it comes back."""
+        self.names.forget(node_id)
+        member = self._members.get(node_id)
+        if member is not None:
+            self._forget(member)
 
     def _rename(self, member, name):
-        if name != member.name:
-            self._unlook(member)
-            member.name, member.look, member.named_wall = name, skeleton(name), 0.0
-            self._looks.setdefault(member.look, []).append(member)
-
-    def _unlook(self, member):
-        alike = self._looks[member.look]
-        alike.remove(member)
-        if not alike:
-            del self._looks[member.look]
+        member.name, member.look = name, skeleton(name)
 
     def alive(self):
         """How many are alive, this node included."""
@@ -157,13 +139,13 @@ class Membership:
 
     # -- evidence
 
-    def remembered(self, node_id, name, addresses, tags, first_seen_wall, now, named_wall=0.0):
+    def remembered(self, node_id, name, addresses, tags, first_seen_wall, now):
         """A node that was met in an earlier run: try where it was."""
         member = self._member(node_id, name, now)
         if member is None or member.is_self:
             return
         member.state = DEAD
-        member.first_seen_wall, member.named_wall = first_seen_wall, named_wall or first_seen_wall
+        member.first_seen_wall = first_seen_wall
         member.networks = list(tags)
         for host, port in addresses[:limits.MAX_ADDRESSES]:
             member.add_address(host, port, is_proven=False)
@@ -319,12 +301,8 @@ class Membership:
         if len(self._members) >= limits.MAX_MEMBERS and not self._make_room(evict_verified):
             return None
         member = self._members[node_id] = Member(node_id, name, now)
-        known = self._past.pop(node_id, None)
-        if known is not None:
-            self._unlook(known)
-            member.first_seen_wall = known.first_seen_wall
-            member.named_wall = known.named_wall if known.name == name else 0.0
-        self._looks.setdefault(member.look, []).append(member)
+        member.first_seen_wall = self.names.first_seen(node_id)
+        self.names.came(node_id)
         self._effects.append(Changed(member, None, SUSPECT))
         return member
 
@@ -339,10 +317,7 @@ class Membership:
     def _forget(self, member):
         self._release(member)
         del self._members[member.id]
-        if member.named_wall:
-            self._keep_in_mind(member)
-        else:
-            self._unlook(member)
+        self.names.went(member.id)
         self._views.clear()
         self._effects.append(Changed(member, member.state, None))
 

@@ -1,4 +1,4 @@
-"""The node's dealings with other nodes: hears them, dials them, keeps the table, remembers them on disk.
+"""The node's dealings with other nodes: hears them, dials them, keeps the table.
 
 Between the pure membership and the mechanisms: beacons, connections and failed dials go in as evidence, the
 effects that come out are carried out on the client. Nodes that see different sets of living nodes tell each
@@ -6,22 +6,18 @@ other so by a digest (VIEW), and the one that lacks somebody asks (NODES): thus 
 `connect` finds the rest, also where no broadcast passes.
 """
 
-import json
-
 from . import limits, membership, proto
+from .acquaintances import Acquaintances, node_name
 from .budget import Budget
-from .errors import LinkDown, P2PError, Refusal, UserError
+from .errors import LinkDown, Refusal
 from .interfaces import is_nearby
 from .text import clean
 from .trust.ecc import node_id_text
 
-REMEMBERED = "nodes.json"
-MAX_REMEMBERED = 16 << 20      # bytes of that file: 5,000 rows of names and addresses at their longest have 7 MB
 SAYINGS = (20, 100, 10.0)      # lines of one node and of all that reach the screen, in so many s
 TIDINGS = (100, 100, 10.0)     # that nodes came or went; the log has more, `nodes` has all
 UNKNOWN = (32, 256, 1.0)       # IDs never heard of, from one address and from all: each costs a row and a dial
 CLONES = (1, 5, 60.0)          # warnings for one address and for all: a beacon in this node's name can be forged
-MAX_NAME = 200                 # bytes of a name; cells do not bound them, and with some of its ID it must fit into a field of 255
 _KINDS_BY_STATE = {state: number for number, state in enumerate(membership.STATES)}
 
 
@@ -32,7 +28,6 @@ class Neighbours:
         self._node = node
         self._loop = node.loop
         self._timer = None
-        self._save_due = False
         self._asked = {}                  # (network's tag, node ID) -> when its view was last asked for, and which one differed from which
         self._views = {}                  # (network's tag, node ID) -> the view it last told
         self._told_views = {}             # network's tag -> what was last told
@@ -41,6 +36,7 @@ class Neighbours:
         self._timers = []
         self.on_gone = []                 # callables(member): dead, departed, or started anew
         self.table = membership.Membership(node.identity.node_id, node.name, node.nonce, self._loop.now())
+        self.known = Acquaintances(node, self.table)
         self._networks_changed()
         node.networks.on_change.append(self._networks_changed)
         node.dispatch.request(proto.NODES, self._on_nodes)
@@ -49,7 +45,7 @@ class Neighbours:
 
     def start(self):
         """Dial whom we knew, and begin to compare views."""
-        self._load()
+        self.known.load()
         self.act()
         self._timers = [self._loop.call_later(limits.VIEW_EVERY, self._compare),
                         self._loop.call_later(limits.VIEW_EVERY, self._measure)]
@@ -58,7 +54,7 @@ class Neighbours:
         """Stop the timers and write down whom we know."""
         for timer in self._timers + ([self._timer] if self._timer else []):
             timer.cancel()
-        self._save()
+        self.known.save()
 
     # -- evidence
 
@@ -90,17 +86,14 @@ class Neighbours:
         for other in hello.addresses:
             if hello.port and is_nearby(other, interfaces):
                 member.add_address(clean(other), hello.port, is_proven=False)
-        if not member.first_seen_wall:
-            member.first_seen_wall = self._loop.wall()
-        if not member.named_wall:
-            member.named_wall = self._loop.wall()
+        self.table.met(member, self._loop.wall())
         self._views[connection.channel.tag, member_id] = hello.view
         self._node.broadcaster.prove(member_id, hello.incarnation)
         if was_started_anew:                 # it may be back before anybody missed it
             self._gone(member)
         self.act()
         self._node.client.connected(member_id)         # after `act`, which may have begun to keep it, and that is to dial
-        self._save_later()
+        self.known.save_later()
         self._loop.start(self._round_trip(connection))
 
     def down(self, member_id, connection, error):
@@ -175,7 +168,7 @@ class Neighbours:
             callback(member)
 
     def _tell(self, member, what):
-        label = self.label(member.id)
+        label = self.known.label(member.id)
         host = member.addresses[0][0] if member.addresses else "?"
         self._node.log.write("node", f"{label} {node_id_text(member.id)} {what} ({host})")
         if self._tidings.take(self._loop.now()):
@@ -236,7 +229,7 @@ class Neighbours:
                 connection.send(proto.VIEW, view=self.table.view(tag), network=tag)
         self.act()
         self._node.touched()
-        self._save_later()
+        self.known.save_later()
 
     def _networks_changed(self):
         self.table.me.networks = self._node.networks.tags
@@ -247,7 +240,7 @@ class Neighbours:
         self.table.expel(node_id, tag)
         self.act()
         self._node.touched()
-        self._save_later()
+        self.known.save_later()
 
     def left_network(self, tag):
         """This node is not in it any more."""
@@ -261,7 +254,7 @@ class Neighbours:
             self._node.client.share(member.id, member.networks)
         self.act()
         self._node.touched()
-        self._save_later()
+        self.known.save_later()
 
     async def ask_view(self, connection, tag=None):
         """Learn whom a peer knows in a network; what it says is a hint, to be dialled."""
@@ -303,7 +296,7 @@ class Neighbours:
     async def _on_say(self, connection, said):
         if not self._sayings.take(self._loop.now(), connection.peer_id):
             raise Refusal(proto.BUSY, "too many lines at once: wait a few seconds")
-        label = self.label(connection.peer_id)
+        label = self.known.label(connection.peer_id)
         self._node.notice(f"<{label}> {clean(said.text, limits.MAX_LINE)}")
         self._node.log.write("say", f"{label}: {said.text}")
         return {}
@@ -326,40 +319,6 @@ class Neighbours:
         if member:
             member.rtt_s = connection.rtt_s
 
-    # -- names
-
-    def find(self, word):
-        """The one member that a person means by a name, an ID prefix, or name@idprefix. Raises UserError."""
-        name, _, prefix = word.partition("@")
-        found = []
-        for member in self.table:
-            text = node_id_text(member.id)
-            if prefix:
-                fits = member.name == name and text.startswith(prefix)
-            else:
-                fits = member.name == word or len(word) >= 4 and text.startswith(word)
-            if fits:
-                found.append(member)
-        if len(found) > 1:
-            alive = [member for member in found if member.state == membership.ALIVE]
-            if len(alive) != 1 or self.table.elder(alive[0]) is not alive[0]:      # a newcomer is never taken for whom it is named like
-                raise UserError(f"{clean(word)} is ambiguous: say {self._candidates(found)}", code="ambiguous-node")
-            found = alive
-        elif found and found[0].name == word and self.table.elder(found[0]) is not found[0]:
-            raise UserError(f"{clean(word)} is NOT the known one of that name: say {self._candidates(found)} if you mean it",
-                            code="ambiguous-node")
-        if not found:
-            raise UserError(f"{clean(word)}: no such node here. `nodes` lists who is; `connect HOST` reaches one that broadcast does not",
-                            code="no-such-node")
-        return found[0]
-
-    def _candidates(self, found):
-        said = []
-        for member in sorted(found, key=lambda member: (member.name, member.id))[:8]:
-            known = "the known one, " if self.table.elder(member) is member else ""
-            said.append(f"{member.name}@{node_id_text(member.id)[:6]} ({known}{member.state})")
-        return " or ".join(said)
-
     def heard_at(self, member):
         """When something last came from it, the loop's clock; what this node itself knows is always new."""
         if member.is_self:
@@ -367,74 +326,9 @@ class Neighbours:
         connection = self._node.link(member.id)
         return connection.last_in if connection is not None else member.last_seen
 
-    def label(self, member_id):
-        """What to call a node on a screen: its name, and more where another one that looks like it was known before."""
-        member = self.table.get(member_id)
-        if member is None or not member.name:
-            return node_id_text(member_id)[:10]
-        if self.table.elder(member) is member:
-            return member.name
-        return f"{member.name}@{node_id_text(member_id)[:6]} (NOT the known one)"
-
-    def pretends(self, member_id):
-        """The member for which this one could be taken by its name, or None."""
-        member = self.table.get(member_id)
-        elder = self.table.elder(member) if member is not None else None
-        return None if elder is member else elder
-
     def sorted(self):
         """All members, this node first, then by name and ID."""
         return sorted(self.table, key=lambda member: (not member.is_self, member.name, member.id))
-
-    # -- what is remembered between runs
-
-    def _load(self):
-        path = self._node.path(REMEMBERED)
-        if not self._node.disk.exists(path):
-            return
-        try:
-            rows = json.loads(self._node.disk.read_bytes(path, MAX_REMEMBERED).decode("utf-8"))
-            for row in rows:
-                if row.get("past"):
-                    self.table.recall(bytes.fromhex(row["id"]), node_name(row["name"]), float(row["first_seen"]), float(row["named"]))
-                    continue
-                known = [bytes.fromhex(tag) for tag in row["networks"]]
-                tags = [tag for tag in self._node.networks.tags if tag in known]
-                addresses = [(str(host), int(port)) for host, port in row["addresses"]]
-                if tags:                 # else this node has left them
-                    self.table.remembered(bytes.fromhex(row["id"]), node_name(row["name"]), addresses, tags, float(row["first_seen"]),
-                                          self._loop.now(), float(row.get("named", 0.0)))
-        except (P2PError, ValueError, KeyError, TypeError, AttributeError):
-            self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
-
-    def _save_later(self):
-        if not self._save_due:
-            self._save_due = True
-            self._loop.call_later(limits.SAVE_EVERY, lambda: self._loop.start(self._save_in_worker()))
-
-    async def _save_in_worker(self):
-        """A table of a thousand takes a tenth of a second to write."""
-        if self._save_due:
-            self._save_due = False
-            await self._loop.work(self._write, self._rows_to_keep())
-
-    def _save(self):
-        if self._save_due:
-            self._save_due = False
-            self._write(self._rows_to_keep())
-
-    def _rows_to_keep(self):
-        rows = [{"id": member.id.hex(), "name": member.name, "addresses": list(member.addresses), "first_seen": member.first_seen_wall,
-                 "named": member.named_wall, "networks": [tag.hex() for tag in member.networks]}
-                for member in self.sorted() if member.is_acquainted and not member.is_self and member.addresses and member.networks]
-        return rows + [{"id": member.id.hex(), "name": member.name, "first_seen": member.first_seen_wall, "named": member.named_wall,
-                        "past": True} for member in self.table.past()]
-
-    def _write(self, rows):
-        try:
-            self._node.disk.write_atomic(self._node.path(REMEMBERED), json.dumps(rows, indent=1).encode("utf-8"))
-        except P2PError as error:
-            self._loop.call_soon(self._node.log.write, "disk", str(error))
 
 
 def whom_to_ask(views, mine, asked, now):
@@ -452,8 +346,3 @@ def whom_to_ask(views, mine, asked, now):
         if now - when >= (limits.VIEW_PAUSE if difference != (theirs, mine) else limits.VIEW_AGAIN):
             found[theirs] = min(found.get(theirs, (when, peer_id)), (when, peer_id))
     return [peer_id for _, peer_id in sorted(found.values())[:limits.VIEW_QUESTIONS]]
-
-
-def node_name(foreign):
-    """A node's name as it is kept and passed on."""
-    return clean(foreign).encode("utf-8")[:MAX_NAME].decode("utf-8", "ignore")

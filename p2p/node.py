@@ -128,7 +128,8 @@ class Node:
         self.port = self.server.port
         self.turns = Turns(loop, limits.MAX_ANSWERING)
         self.neighbours = Neighbours(self)
-        self.find, self.label, self.members = self.neighbours.find, self.neighbours.label, self.neighbours.sorted
+        self.known = self.neighbours.known
+        self.find, self.label, self.members = self.known.find, self.known.label, self.neighbours.sorted
         self.links = Links(loop, me, self.neighbours.up, self.neighbours.down,
                            min(limits.MAX_LINKS, system.descriptors() - SPARE_DESCRIPTORS))
         self.offers = Offers(self)

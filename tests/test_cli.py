@@ -115,7 +115,8 @@ def test_documents_have_the_keys_of_the_contract(ann, words, keys):
 
 
 @pytest.mark.parametrize("words, keys", [
-    (["nodes"], {"id", "name", "state", "self", "verified", "address", "port", "networks", "rtt_ms", "last_seen_s", "version"}),
+    (["nodes"], {"id", "name", "state", "self", "verified", "address", "port", "networks", "rtt_ms", "last_seen_s", "version", "label",
+                 "first_seen"}),
     (["networks"], {"name", "tag", "kind", "members", "admin", "epoch"}),
 ])
 def test_lists_have_rows_with_the_keys_of_the_contract(ann, words, keys):

@@ -82,7 +82,8 @@ def node_rows(node, network=None):
             "verified": member.verified, "address": host, "port": number_of_port, "networks": networks,
             "rtt_ms": 0.0 if member.is_self else _milliseconds(member.rtt_s),
             "last_seen_s": round(max(0.0, now - node.neighbours.heard_at(member)), 3),
-            "version": node.version if member.is_self else member.version})
+            "version": node.version if member.is_self else member.version, "label": node.label(member.id),
+            "first_seen": member.first_seen_wall or None})
     return rows
 
 
@@ -94,14 +95,16 @@ def _node_lines(command, node, rows):
     shown = None if command.is_verbose else ID_SHOWN
     styles = {"alive": "", "suspect": "yellow", "dead": "dim", "left": "dim"}
     headers = ["NAME", "STATE", "ID", "ADDRESS", "RTT", "HEARD", "VERSION"]
-    labels = {node_id_text(member.id): node.label(member.id) for member in node.members()}
-    table = [[labels.get(row["id"], row["name"]) + (" (this node)" if row["self"] else ""),
+    table = [[row["label"] + (" (this node)" if row["self"] else ""),
               row["state"] + ("" if row["verified"] else " (unverified)"), row["id"][:shown], _address(row["address"], row["port"]),
               "" if row["self"] or row["rtt_ms"] is None else duration(row["rtt_ms"] / 1e3),
               "" if row["self"] else age(row["last_seen_s"]), row["version"]] for row in rows]
     if len({name for row in rows for name in row["networks"]}) > 1:      # else there is nothing to tell apart
         headers.append("NETWORKS")
         table = [line + [", ".join(row["networks"])] for line, row in zip(table, rows)]
+    if command.is_verbose:
+        headers.append("FIRST SEEN")
+        table = [line + [node.log.date(row["first_seen"]) if row["first_seen"] else ""] for line, row in zip(table, rows)]
     lines = command.table(headers, table)
     return lines[:1] + [command.paint(line, styles[row["state"]]) for line, row in zip(lines[1:], rows)]
 
@@ -183,9 +186,14 @@ async def connect(command, node):
     host, number_of_port = command.args.host
     member = await node.connect(host, number_of_port, command.args.network)
     address, reached = node.address_of(member) or (host, number_of_port)
-    name = clean(member.name)
-    result = {"id": node_id_text(member.id), "name": name, "address": address, "port": reached}
-    command.show(result, [f"connected to {name} ({result['id'][:ID_SHOWN]}) at {_address(address, reached)}"])
+    result = {"id": node_id_text(member.id), "name": clean(member.name), "address": address, "port": reached}
+    command.show(result, [f"connected to {node.label(member.id)} ({result['id'][:ID_SHOWN]}) at {_address(address, reached)}"])
+
+
+async def forget(command, node):
+    """Let a name be free for another node: the computer was set up anew, or is somebody else's now."""
+    node_id = node.known.forget(command.args.node)
+    command.done(f"{node_id_text(node_id)[:ID_SHOWN]} is forgotten: who bears its name next is the known one, and rules about it stay")
 
 
 NODE = Argument("NODE", completes="node")
@@ -196,6 +204,8 @@ VERBS = (
         Option("--timeout", "S", f"give up after S seconds; --wait alone gives up after {WAIT_TIMEOUT:g}", seconds),
         Option("--watch", about="go on, and print each change"),
         Option("--network", "NET", "of this network alone", completes="network"))),
+    Verb("nodes forget", "forgets who a node was, so that its name is free for another one", forget, (NODE,),
+         example="nodes forget bob@k3f9"),
     Verb("ping", "round trips to a node", ping, (NODE,), (Option("-c", "N", f"how many, {PINGS} unless said", number, PINGS),),
          example="ping bob -c 10"),
     Verb("say", "a line on the screens of a node, or of all", say,

@@ -127,10 +127,10 @@ async def rules(command, node):
     if not rows:
         command.say("no rules; `allow N --always` and `deny N --never` make them")
         return command.show(rows, [])
-    table = [[row["rule"], row["node"][:10], row["app"],
+    table = [[row["rule"], row["name"], row["node"][:10], row["app"],
               f"all of {row['publisher'][:10]}" if "publisher" in row else short(command, row["version"]), _arguments(row["args"]),
               row["answer"]] for row in rows]
-    return command.show(rows, command.table(["RULE", "NODE", "APP", "VERSION", "ARGUMENTS", "ANSWER"], table))
+    return command.show(rows, command.table(["RULE", "NODE", "ID", "APP", "VERSION", "ARGUMENTS", "ANSWER"], table))
 
 
 async def drop_rule(command, node):
