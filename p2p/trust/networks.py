@@ -119,6 +119,8 @@ class Networks:
         try:
             for is_server in (True, False):
                 self._context(network, is_server)
+        except FileNotFoundError:
+            pass                               # a disk in memory (the simulator's), of which OpenSSL sees nothing
         except (OSError, ValueError):          # what an admin hands over is parsed by OpenSSL here for the first time
             self._drop(network)
             raise UserError(f"{network.name}: its certificates are none that OpenSSL takes; nothing has changed here", code="certificate")
