@@ -1,13 +1,14 @@
 """Runs applications: carries out what sessions and consent decide, and brings them what happened.
 
-The two deciding machines never meet but here. An INVITE is checked and put to consent; a yes brings the files level
+An INVITE is checked and put to this user (asking.py); a yes brings the files level
 and starts a job; what the job's instance tells its root (LISTENING) goes to the other roots (READY), and what the
 roots tell of theirs goes to the instance (ROSTER), with each address as this node sees it.
 """
 
 import os
 
-from . import limits, proto
+from . import proto
+from .asking import Asking, about
 from .errors import P2PError, PeerError, UserError
 from .guardian import Guardian
 from .interfaces import is_nearby
@@ -16,16 +17,10 @@ from .layout import Job as JobRow
 from .layout import Session as SessionRow
 from .sessions import MAX_INVITED, OPEN
 from .sessions import Ask, Changed, Fetch, Kill, Over, Send, Session, Sessions, Start, Tell, Withdraw, exit_code
-from .sync.manifest import app_name_fault, changes
-from .sync.transfer import fetch_manifest
-from .tasks import within
+from .sync.manifest import app_name_fault
 from .text import clean
-from .trust import consent
 from .trust.ecc import node_id_text
 
-RULES = "rules.json"
-LOOK_FOR = 2.0               # s for the manifest that tells a person what has changed; then he is asked without it
-OFFER_FOR = 2.0            # s an invitation waits for the offer that its rule is about
 WORDS = proto.STATUS
 TOLD = ("allowed", "denied", "expired", "unreachable", "failed")      # what the host's user hears of the others
 
@@ -39,10 +34,9 @@ class Launcher:
         self._me = node.identity.node_id
         self._timer = None
         self.sessions = Sessions(self._me, node.name)
-        self.consent = consent.Consent()
+        self.asking = Asking(node, self.sessions, self.act)
         self.jobs = Jobs(node.loop, node.entry, self._job_ended)
         self.guardian = Guardian(node.loop, node.instance_dispatch, self.sessions, self.jobs, self._roster, self.act)
-        self._load_rules()
         self._register(node.dispatch)
 
     def _register(self, peers):
@@ -78,8 +72,9 @@ class Launcher:
         session = Session(int.from_bytes(self._loop.entropy(8), "little") or 1, offer.name, offer.version, offer.publisher_id,
                           offer.network, arguments, self._me, self._loop.entropy(32), self._free_port(), offer.files, offer.bytes)
         self.sessions.start(session, [(node_id, self._node.label(node_id)) for node_id in nodes], self._loop.now())
-        self._node.log.write("run", f"{offer.name} {offer.version.hex()[:12]} with {', '.join(map(self._node.label, nodes)) or 'nobody'}"
-                                    f", arguments {arguments}")
+        session.allowed_by = "owner"
+        self._keep("run", session, by="owner", network=self._node.networks.name_of(offer.network), invited=len(nodes),
+                   nodes=", ".join(map(self._node.label, nodes)) or None)
         self.act()
         return session
 
@@ -140,102 +135,6 @@ class Launcher:
             return
         self.act()
 
-    def _ask(self, session):
-        if self.consent.trusts(session.host, session.app, session.publisher) and self._trustable(session) is None:
-            self._loop.start(self._ask_when_offered(session))       # the offer's signature may be being looked at
-        else:
-            self._ask_now(session)
-
-    async def _ask_when_offered(self, session):
-        deadline = self._loop.now() + OFFER_FOR
-        while self._trustable(session) is None and self._loop.now() < deadline:
-            await self._loop.sleep(OFFER_FOR / 20)
-        if not session.is_over and not session.is_ending:
-            self._ask_now(session)
-            self.act()
-
-    def _ask_now(self, session):
-        host = session.host
-        answer, what = self.consent.ask("run", host, self._node.label(host), session.app, session.version, session.arguments,
-                                        session, self._loop.now(), self._trustable(session))
-        wanted = f"{session.app} {session.version.hex()[:12]}, arguments {session.arguments}"
-        who = f"{self._node.label(host)} {node_id_text(host)}"
-        if answer == consent.ASK:
-            self._node.log.write("asked", f"[{what.number}] {who} wants to run {wanted}")
-            self._loop.start(self._prompt(what))
-        elif answer == consent.REFUSE:
-            self._node.refuse("requests", f"{who} was not let ask: {what}; it wants to run {wanted}")
-            self.sessions.decided(session, False, f"nobody was asked: {what}; wait a minute")
-        else:
-            self._node.log.write(answer, f"{wanted} from {who}, by rule {what.number}")
-            if answer == consent.ALLOW:      # a no by rule is silent: it has no budget, and was said to have peace
-                self._node.notice(f"* {session.app} of {self._node.label(host)} runs without asking, by your rule {what.number}; "
-                                  f"`rules drop {what.number}` ends that")
-            self.sessions.decided(session, answer == consent.ALLOW, "a remembered answer of its user; nobody was asked again")
-
-    def _trustable(self, session):
-        """The publisher who may be trusted with all versions: where an admin says who is in the network, and it is his offer."""
-        network = self._node.networks.by_tag(session.network)
-        offered = self._node.offers.catalogue.newest(session.app, session.publisher, [session.network])
-        is_his = offered is not None and offered.version == session.version
-        return session.publisher if network is not None and network.kind == "managed" and is_his else None
-
-    async def _prompt(self, request):
-        note = await self._what_is_new(request.subject)
-        if request in self.consent.requests():           # a shell beside this one may have answered by now
-            self._node.notice(consent.prompt(request, self._node.known.since(request.node), note))
-
-    async def _what_is_new(self, session):
-        """How it differs from what this user allowed before, or else has here; words for the prompt, cleaned."""
-        try:
-            return await self._compare_with_what_is_here(session)
-        except Exception as error:  # whatever it was, the person must be asked
-            if not isinstance(error, P2PError):
-                self._loop.report("comparing versions failed", error)
-            return "; not a version that you know, and its files could not be compared"
-
-    async def _compare_with_what_is_here(self, session):
-        allowed = [rule.version for rule in self.consent.rules()
-                   if (rule.node, rule.app, rule.answer) == (session.host, session.app, consent.ALLOW)]
-        if session.version in allowed:
-            return "; you allowed it with other arguments before"
-        here = await self._loop.work(self._node.offers.store.installed, session.app)
-        if session.version in here or not (allowed or here):
-            return ""
-        before = (allowed or here)[-1]
-        which = f"the version {before.hex()[:6]}… that {'you allowed before' if allowed else 'is here'}"
-        return f"; not {which}: {consent.differences(await self._compare(before, session))}"
-
-    async def _compare(self, before, session):
-        old = await self._loop.work(self._node.offers.store.manifest, before)
-        if old is None:
-            raise UserError("the old version is not here any more")
-        asking = self._loop.start(fetch_manifest(self._node.request, session.version, [session.host]))
-        try:
-            return changes(old, await within(self._loop, asking, LOOK_FOR))
-        finally:
-            asking.cancel()
-
-    def allow(self, number, always=False, any_args=False, any_version=False):
-        """This user's yes; the Request. Raises UserError."""
-        for request in self.consent.requests():
-            if request.number == number:
-                request.publisher = self._trustable(request.subject)      # the offer may have come after the question
-        request = self.consent.allow(number, always, any_args, any_version)
-        how = f"{', always' if always else ''}{', any arguments' if any_args else ''}{', any version' if any_version else ''}"
-        self._node.log.write("allow", f"[{number}] {_wanted(request)}{how}")
-        self.sessions.decided(request.subject, True)
-        self.act()
-        return request
-
-    def deny(self, number, never=False):
-        """This user's no; the Request. Raises UserError."""
-        request = self.consent.deny(number, never)
-        self._node.log.write("deny", f"[{number}] {_wanted(request)}{', never' if never else ''}")
-        self.sessions.decided(request.subject, False)
-        self.act()
-        return request
-
     def _answered(self, connection, said):
         session = self.sessions.get(said.session)
         member = session.members.get(connection.peer_id) if session else None
@@ -245,22 +144,19 @@ class Launcher:
             self._node.notice(f"* {self._node.label(connection.peer_id)}: {clean(said.text, 200)}")
         self.act()
 
+    def _keep(self, kind, session, **more):
+        self._node.log.keep(kind, dict(about(session, self._node.label(session.host)), **more))
+
     # -- effects
 
     def act(self):
         """Carry out what the machines decided."""
-        for effect in self.consent.effects():
-            if isinstance(effect, consent.Expired):
-                request = effect.request
-                self._node.log.write("expired", f"[{request.number}] {request.app} from {request.name}")
-                self._node.notice(f"* [{request.number}] has expired: {request.app} of {request.name} does not run here")
-                self.sessions.expired(request.subject)
-            else:
-                self._save_rules()
-        handlers = {Send: self._send, Ask: lambda effect: self._ask(effect.session), Start: lambda effect: self._start(effect.session),
+        self.asking.carry_out()
+        handlers = {Send: self._send, Changed: self._changed, Over: lambda effect: None,
+                    Ask: lambda effect: self.asking.ask(effect.session), Withdraw: lambda effect: self.asking.withdraw(effect.session),
+                    Start: lambda effect: self._start(effect.session),
                     Fetch: lambda effect: self._loop.start(self._fetch(effect.session)),
-                    Tell: lambda effect: self.guardian.tell(effect.session), Kill: lambda effect: self.guardian.end(effect.session),
-                    Withdraw: lambda effect: self.consent.withdraw(effect.session), Changed: self._changed, Over: lambda effect: None}
+                    Tell: lambda effect: self.guardian.tell(effect.session), Kill: lambda effect: self.guardian.end(effect.session)}
         effects = self.sessions.effects()
         while effects:
             for effect in effects:
@@ -275,12 +171,12 @@ class Launcher:
     def _arm(self):
         if self._timer:
             self._timer.cancel()
-        due = [at for at in (self.sessions.deadline(), self.consent.deadline()) if at is not None]
+        due = [at for at in (self.sessions.deadline(), self.asking.consent.deadline()) if at is not None]
         self._timer = self._loop.call_at(min(due), self._due) if due else None
 
     def _due(self):
         self._timer = None
-        self.consent.time(self._loop.now())
+        self.asking.time(self._loop.now())
         self.act()
         self.sessions.time(self._loop.now())
         self.act()
@@ -303,7 +199,7 @@ class Launcher:
             if not isinstance(error, P2PError):
                 self._loop.report("fetching failed", error)
             self._node.notice(f"! {session.app} could not be fetched: {problem}")
-            self._node.log.write("failed", f"{session.app}: {problem}")
+            self._keep("failed", session, by=session.allowed_by, why=problem)
             self.sessions.fetched(session, problem)
         else:
             self.sessions.fetched(session)
@@ -321,11 +217,10 @@ class Launcher:
             if not isinstance(error, P2PError):
                 self._loop.report("starting failed", error)
             self._node.notice(f"! {session.app} could not be started: {error}")
-            self._node.log.write("failed", f"{session.app}: {error}")
+            self._keep("failed", session, by=session.allowed_by, why=error)
             self.sessions.finished(session, 127)
             return
-        self._node.log.write("start", f"job {session.job.number}: {session.app} {session.version.hex()[:12]} of "
-                                      f"{self._node.label(session.host)}, pid {session.job.pid}")
+        self._keep("start", session, job=session.job.number, by=session.allowed_by, pid=session.job.pid)
         self._node.notice(f"* job {session.job.number}: {session.app} runs here; `attach {session.job.number}` enters it")
 
     def _bootstrap(self, session, folder, data):
@@ -359,12 +254,15 @@ class Launcher:
         is_back = WORDS[effect.before] == "unreachable" and status == "running"
         if member.id != self._me and session.host == self._me and (status in TOLD or is_back):
             self._node.notice(f"* {self._node.label(member.id)}: {session.app} {status}{' again' if is_back else ''}")
+        if member.id != self._me and session.host == self._me and member.status != effect.before:
+            self._node.log.note("answer", dict(session=f"{session.number:016x}", app=session.app, status=status, exit=member.exit,
+                                               node=node_id_text(member.id), name=self._node.label(member.id)))
 
     # -- jobs
 
     def _job_ended(self, job):
         session = job.session
-        self._node.log.write("end", f"job {job.number}: {session.app} {how_it_ended(job.exit)}")
+        self._keep("end", session, job=job.number, exit=job.exit, why=how_it_ended(job.exit))
         self._node.notice(f"* job {job.number}: {session.app} {how_it_ended(job.exit)}")
         self.sessions.finished(session, job.exit)
         self.act()
@@ -381,6 +279,7 @@ class Launcher:
         job = self.job(number)
         if job.state == EXITED:
             raise UserError(f"job {number} has ended already", code="no-such-job")
+        self._keep("kill", job.session, job=number, by="owner")
         self.jobs.kill(job)
 
     def node_gone(self, node_id):
@@ -424,27 +323,6 @@ class Launcher:
                 return port
         raise UserError(f"all ports from {low} to {high} are in use: start the root with other --app-ports", code="port")
 
-    # -- rules
-
-    def _load_rules(self):
-        path = self._node.path(RULES)
-        if self._node.disk.exists(path):
-            try:
-                self.consent.from_json(self._node.disk.read_bytes(path, limits.MAX_RULES_FILE))
-            except ValueError:
-                raise UserError(f"{path} cannot be read as rules: repair it, or remove it to be asked about everything again", code="rules")
-
-    def _save_rules(self):
-        try:
-            self._node.disk.write_atomic(self._node.path(RULES), self.consent.to_json())
-        except P2PError as error:
-            self._node.notice(f"! the rules could not be saved: {error}")
-
-    def drop_rule(self, number):
-        """Forget a remembered answer. Raises UserError."""
-        self.consent.drop_rule(number)
-        self.act()
-
     # -- rows, as CLI.md names their keys
 
     def members_row(self, session):
@@ -463,14 +341,6 @@ class Launcher:
                  "host": self._node.label(job.session.host), "port": job.port, "nodes": self.members_row(job.session), "pid": job.pid,
                  "state": job.state, "exit": job.exit, "unseen": job.unseen} for job in self.jobs]
 
-    def request_rows(self):
-        """What `requests` prints."""
-        return [request.row(self._loop.now()) for request in self.consent.requests()]
-
-    def rule_rows(self):
-        """What `rules` prints."""
-        return [dict(rule.row(), name=self._node.label(rule.node)) for rule in self.consent.rules()]
-
     def published(self):
         """The sessions and jobs of p2pstate, the newest first."""
         sessions = [SessionRow(session.number, session.app, session.version, session.host, WORDS[session.members[self._me].status],
@@ -478,11 +348,6 @@ class Launcher:
         jobs = [JobRow(job.number, job.session.number, job.session.app, job.session.version, job.state, job.pid, job.port,
                        job.exit or 0, job.started_wall, job.ended_wall) for job in self.jobs]
         return tuple(reversed(sessions)), tuple(reversed(jobs))
-
-
-def _wanted(request):
-    """For the log: what was wanted, and by whom."""
-    return f"{request.app} {request.version.hex()[:12]} from {request.name} {node_id_text(request.node)}"
 
 
 def _check_arguments(arguments):

@@ -153,7 +153,7 @@ async def _up(loop, stdio, settings):
     node = await open_root(loop, settings)
     node.stopped.add_callback(lambda done: told.set(None))
     if settings.is_verbose:
-        node.log.followers.append(lambda line: stdio.err.write((line + "\n").encode("utf-8", "replace")))
+        node.log.followers.append(lambda line, _: stdio.err.write((line + "\n").encode("utf-8", "replace")))
     if not settings.is_quiet:
         caller = StdioCaller(stdio, settings.color, settings.as_json)
         if settings.as_json:

@@ -137,6 +137,7 @@ class Node:
         self.removal = Removal(self)
         self.inviting, self.joining = Inviting(self), Joining(self)
         self.launcher = Launcher(self)
+        self.asking = self.launcher.asking
         self.neighbours.on_gone += [lambda member: self.launcher.node_gone(member.id), lambda member: self.offers.gone(member.id)]
         self.owners = Owners(self)
         self.publisher = Publisher(self)
@@ -313,10 +314,14 @@ class Node:
 
     def refuse(self, reason, text):
         """Count something that was refused, and write it down."""
+        self.log.write("refused", text, self.count_refused(reason))
+
+    def count_refused(self, reason):
+        """The reason under which it was counted."""
         if reason not in self.refused and len(self.refused) >= MAX_REFUSED_KINDS:
             reason = "other"
         self.refused[reason] = self.refused.get(reason, 0) + 1
-        self.log.write("refused", text, reason)
+        return reason
 
     # -- what services and verbs ask
 

@@ -102,7 +102,7 @@ class Publisher:
         tcp, udp = node.traffic(), node.broadcaster.traffic
         return Counters(loop.wall(), loop.turns, int(loop.busy_s * 1e6), int(loop.worst_s * 1e6), tcp.in_bytes, tcp.out_bytes,
                         tcp.in_messages, tcp.out_messages, udp["in_bytes"], udp["out_bytes"], udp["in_messages"], udp["out_messages"],
-                        len(node.links.everything()), len(node.launcher.consent.requests()), sum(node.refused.values()))
+                        len(node.links.everything()), len(node.asking.consent.requests()), sum(node.refused.values()))
 
     def close(self):
         """Remove the segment."""

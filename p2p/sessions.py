@@ -124,6 +124,7 @@ class Session:
         self.members = {}
         self.expires = None
         self.job = None
+        self.allowed_by = ""         # whose word lets it run here, for the log
         self.known_since = 0.0       # when this node first saw the host, Unix time
         self.is_started = False
         self.has_lost_host = False   # its node is gone, and nothing came since: there is nobody to ask for the end

@@ -48,8 +48,8 @@ class Room:
         before = {node: len(list(node.launcher.jobs)) for node in self.nodes}
         session = self.do(host.launcher.run("app", [node.identity.node_id for node in invited], list(arguments)))
         for node in invited:
-            self.until(lambda: node.launcher.request_rows(), what="the request")
-            node.launcher.allow(node.launcher.request_rows()[0]["request"])
+            self.until(lambda: node.asking.request_rows(), what="the request")
+            node.asking.allow(node.asking.request_rows()[0]["request"])
         self.until(lambda: all(len(list(node.launcher.jobs)) > before[node] for node in [host, *invited]), what="the jobs")
         return session
 

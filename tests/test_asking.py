@@ -16,6 +16,7 @@ from p2p.errors import UserError
 from p2p.jobs import EXITED
 from p2p.loop import Loop
 from p2p.node import Node
+from p2p.record import parse
 from p2p.trust.ecc import node_id_text
 from tests.nodes import LAN, PROGRAM, Nodes, free_port
 from tests.test_jobs import is_gone
@@ -79,8 +80,8 @@ class Roots:
 
     def request(self, node):
         """The number of the one open request, once it is there."""
-        self.until(lambda: node.launcher.request_rows(), f"a request at {node.name}")
-        return node.launcher.request_rows()[0]["request"]
+        self.until(lambda: node.asking.request_rows(), f"a request at {node.name}")
+        return node.asking.request_rows()[0]["request"]
 
     def heard(self, node, text):
         self.until(lambda: any(text in line for line in self.said[node.name]), f"{text!r} at {node.name}")
@@ -123,7 +124,7 @@ def test_a_run_has_the_keys_of_the_contract_and_the_exit_code_of_its_worst_insta
     assert list(row) == ["session", "app", "version", "job", "nodes"] and (row["app"], row["version"], row["job"]) == ("app", version, 1)
     assert row["nodes"][1] == {"id": node_id_text(roots.id(bob)), "name": "bob", "status": "asked", "exit": None}
     assert roots.do(_first_row(bob, roots))["args"] == ["3"]
-    bob.launcher.allow(1)
+    bob.asking.allow(1)
     assert roots.do(ann.launcher.wait(session)) == 1
     assert [(row["status"], row["exit"]) for row in ann.launcher.members_row(session)] == [("exited", 3)] * 2
     roots.until(lambda: bob.launcher.job_rows()[0]["state"] == "exited")
@@ -133,25 +134,32 @@ def test_a_run_has_the_keys_of_the_contract_and_the_exit_code_of_its_worst_insta
 
 
 async def _first_row(node, roots):
-    while not node.launcher.request_rows():
+    while not node.asking.request_rows():
         await roots.loop.sleep(0.01)
-    return node.launcher.request_rows()[0]
+    return node.asking.request_rows()[0]
 
 
 def test_everything_that_was_answered_started_and_ended_is_written_down(roots):
     ann, bob = roots.nodes
     version = roots.share(ann, main=EXITS)["version"][:12]
     roots.run(ann, bob, arguments=["0"])
-    bob.launcher.allow(roots.request(bob), always=True)
+    bob.asking.allow(roots.request(bob), always=True)
     roots.until(lambda: bob.launcher.job_rows() and bob.launcher.job_rows()[0]["state"] == "exited")
     roots.do(ann.launcher.wait(roots.run(ann, bob, arguments=["0"])))
     roots.until(lambda: len(bob.launcher.job_rows()) == 2 and bob.launcher.job_rows()[1]["state"] == "exited")
-    log = "\n".join(bob.log.last(50))
-    whole_id = node_id_text(roots.id(ann))
-    for line in (rf"asked: \[1\] ann {whole_id} wants to run app {version}", rf"allow: \[1\] app {version} .*ann.*{whole_id}.*always",
-                 rf"start: job 1: app {version} of ann, pid \d+", r"end: job 1: app exited with 0",
-                 rf"allow: app {version}, arguments \['0'\] from ann {whole_id}, by rule 1"):
-        assert re.search(line, log), (line, log)
+    host = {"app": "app", "version": version, "node": node_id_text(roots.id(ann)), "name": "ann", "args": "0"}
+    rows = [parse(line) for line in bob.log.last(50)]
+    for kind, fields in (("asked", {"request": 1}), ("allow", {"request": 1, "by": "owner", "rule": 1, "covers": "these arguments"}),
+                         ("start", {"job": 1, "by": "request 1"}), ("end", {"job": 1, "exit": 0}), ("allow", {"by": "rule 1", "rule": 1}),
+                         ("start", {"job": 2, "by": "rule 1"}), ("end", {"job": 2, "exit": 0})):
+        assert any(row["kind"] == kind and {**host, **fields}.items() <= row.items() for row in rows), (kind, fields, rows)
+    assert len({row["session"] for row in rows if row["kind"] == "start"}) == 2
+    kept = [row["kind"] for row in map(parse, bob.log.last(50, kept_only=True))]
+    assert kept == ["allow", "start", "end"] * 2
+    mine = [parse(line) for line in ann.log.last(50)]
+    assert any(row["kind"] == "run" and row["by"] == "owner" and row["nodes"] == "bob" for row in mine)
+    assert any(row["kind"] == "answer" and row["name"] == "bob" and row["status"] == "allowed" for row in mine)
+    assert any(row["kind"] == "answer" and row["name"] == "bob" and row["status"] == "exited" and row["exit"] == 0 for row in mine)
 
 
 @three
@@ -160,10 +168,10 @@ def test_when_everybody_says_no_the_run_is_denied_and_ends_here_too(roots):
     roots.share(ann, main=WAITS)
     session = roots.run(ann, bob, eve)
     waiting = roots.loop.start(ann.launcher.wait(session))
-    bob.launcher.deny(roots.request(bob))
+    bob.asking.deny(roots.request(bob))
     roots.is_status(ann, session, bob="denied")
     assert not waiting.done
-    eve.launcher.deny(roots.request(eve))
+    eve.asking.deny(roots.request(eve))
     roots.until(lambda: waiting.done)
     assert waiting.result() == 4 and session.job.state == EXITED and not bob.launcher.job_rows()
 
@@ -176,7 +184,7 @@ def test_when_nobody_answers_the_run_expires_and_the_late_answer_is_refused(root
     number = roots.request(bob)
     assert roots.do(ann.launcher.wait(session)) == 5
     with pytest.raises(UserError, match="no request"):
-        bob.launcher.allow(number)
+        bob.asking.allow(number)
     assert not bob.launcher.job_rows() and roots.heard(bob, "[1] has expired: app of ann does not run here")
 
 
@@ -194,7 +202,7 @@ def test_a_rule_is_kept_over_a_restart_and_a_no_by_rule_is_silent(roots):
     ann, bob = roots.nodes
     roots.share(ann, main=EXITS)
     session = roots.run(ann, bob, arguments=["7"])
-    bob.launcher.deny(roots.request(bob), never=True)
+    bob.asking.deny(roots.request(bob), never=True)
     assert roots.do(ann.launcher.wait(session)) == 4
     path = roots.folder / "bob" / "rules.json"
     assert json.loads(path.read_text())[0]["args"] == ["7"]
@@ -207,9 +215,9 @@ def test_a_rule_is_kept_over_a_restart_and_a_no_by_rule_is_silent(roots):
     roots.said["bob"].clear()
     for _ in range(2 * limits.REQUEST_BURST):
         assert roots.do(ann.launcher.wait(roots.run(ann, bob, arguments=["7"]))) == 4
-    assert not bob.launcher.request_rows() and not roots.said["bob"]
+    assert not bob.asking.request_rows() and not roots.said["bob"]
     assert roots.heard(ann, "* bob: a remembered answer of its user")
-    bob.launcher.drop_rule(1)
+    bob.asking.drop_rule(1)
     roots.run(ann, bob, arguments=["7"])
     assert roots.request(bob) and json.loads(path.read_text()) == []
 
@@ -229,15 +237,15 @@ def test_all_versions_of_a_trusted_publisher_run_without_asking_in_a_managed_net
     run("print(1)", "studio")
     number = roots.request(bob)
     roots.until(lambda: bob.offers.catalogue.newest("made", id_of(ann), [studio.tag]), "the offer")
-    bob.launcher.allow(number, always=True, any_version=True)
+    bob.asking.allow(number, always=True, any_version=True)
     second = run("print(2)", "studio")
     roots.is_status(ann, second, bob="exited")
-    assert not bob.launcher.request_rows()
+    assert not bob.asking.request_rows()
     run("print(3)", "lan")
     number = roots.request(bob)
     with pytest.raises(UserError, match="managed networks only"):
-        bob.launcher.allow(number, always=True, any_version=True)
-    bob.launcher.deny(number)
+        bob.asking.allow(number, always=True, any_version=True)
+    bob.asking.deny(number)
 
 
 def test_a_file_of_rules_that_cannot_be_read_is_said_and_nothing_is_allowed(roots):
@@ -256,7 +264,7 @@ def test_the_prompt_says_which_files_are_not_those_that_were_allowed(roots):
     first = roots.heard(bob, "wants to run app")
     assert re.search(r"^\[1\] ann \(\w{10}…, first seen today\) wants to run app \w{6}… 0 with you; it runs with your rights — "
                      r"allow 1 \| deny 1 \(60 s\)$", first)
-    bob.launcher.allow(1, always=True)
+    bob.asking.allow(1, always=True)
     roots.until(lambda: bob.launcher.job_rows() and bob.launcher.job_rows()[0]["state"] == "exited")
     roots.run(ann, bob, arguments=["--other", "a b"])
     assert "--other 'a b' with you; you allowed it with other arguments before; it runs" in roots.heard(bob, "[2]")
@@ -272,16 +280,16 @@ def test_a_host_that_does_not_show_its_files_is_asked_about_all_the_same(roots, 
     ann, bob = roots.nodes
     roots.share(ann, main=EXITS)
     roots.run(ann, bob)
-    bob.launcher.allow(roots.request(bob))
+    bob.asking.allow(roots.request(bob))
     roots.until(lambda: bob.launcher.job_rows() and bob.launcher.job_rows()[0]["state"] == "exited")
     roots.share(ann, main=EXITS + "# other\n")
-    monkeypatch.setattr("p2p.launching.LOOK_FOR", 0.1)
+    monkeypatch.setattr("p2p.asking.LOOK_FOR", 0.1)
     ann.dispatch.raw(proto.MANIFEST, lambda connection, request, body: None)
     roots.run(ann, bob)
     assert "files could not be compared; it runs with your rights — allow 2" in roots.heard(bob, "[2]")
     roots.run(ann, bob)
-    roots.until(lambda: len(bob.launcher.request_rows()) == 2, "the third request")
-    bob.launcher.deny(3)                              # while its files are being looked at
+    roots.until(lambda: len(bob.asking.request_rows()) == 2, "the third request")
+    bob.asking.deny(3)                              # while its files are being looked at
     roots.run(ann, bob)
     roots.heard(bob, "[4]")
     assert not any("[3]" in line for line in roots.said["bob"])
@@ -293,7 +301,7 @@ def test_who_is_not_asked_and_who_only_takes_part_cannot_speak_for_others(roots)
     ann, bob, eve = roots.nodes
     roots.share(ann, main=WAITS)
     session = roots.run(ann, bob)
-    bob.launcher.allow(roots.request(bob))
+    bob.asking.allow(roots.request(bob))
     roots.is_status(ann, session, bob="allowed")
     roots.until(lambda: bob.launcher.job_rows(), "bob's job")
     row = {"id": roots.id(bob), "name": "", "status": proto.EXITED, "address": "", "port": 1}
@@ -345,7 +353,7 @@ def test_a_flood_of_invitations_asks_three_times_and_is_counted(roots):
     ann, bob = roots.nodes
     numbers = iter(range(1, 10_000))
     roots.until(lambda: invite(roots, ann, bob, next(numbers)) or bob.refused.get("requests", 0) > 40, "the refusals")
-    assert len(bob.launcher.request_rows()) == limits.MAX_REQUESTS_OPEN
+    assert len(bob.asking.request_rows()) == limits.MAX_REQUESTS_OPEN
 
     def prompts():
         return sum("wants to run" in line for line in roots.said["bob"])
@@ -358,7 +366,7 @@ def test_a_flood_of_invitations_asks_three_times_and_is_counted(roots):
 def test_an_application_with_a_hostile_name_costs_its_inviter_the_link_and_asks_nobody(roots, name):
     ann, bob = roots.nodes
     roots.until(lambda: invite(roots, ann, bob, 1, name) or bob.refused.get("name"), "the refusal")
-    assert not bob.launcher.request_rows()
+    assert not bob.asking.request_rows()
 
 
 def test_files_that_cannot_be_brought_are_a_failure_there_and_here(roots):
@@ -366,7 +374,7 @@ def test_files_that_cannot_be_brought_are_a_failure_there_and_here(roots):
     roots.share(ann, main=EXITS)
     bob.offers.store._quota = 1
     session = roots.run(ann, bob)
-    bob.launcher.allow(roots.request(bob))
+    bob.asking.allow(roots.request(bob))
     assert roots.do(ann.launcher.wait(session)) == 1
     roots.is_status(ann, session, bob="failed")
     assert "could not be fetched" in roots.heard(bob, "fetched") and not bob.launcher.job_rows()
@@ -382,7 +390,7 @@ def test_what_cannot_be_done_is_said_in_one_line(roots):
                                    ([], ["x"] * 65, "at most 64"), ([], ["\u20ac" * 342], "at most 64")):
         with pytest.raises(UserError, match=what):
             roots.do(ann.launcher.run("app", nodes, arguments))
-    for call in (ann.launcher.allow, ann.launcher.deny, ann.launcher.kill, ann.launcher.drop_rule):
+    for call in (ann.asking.allow, ann.asking.deny, ann.launcher.kill, ann.asking.drop_rule):
         with pytest.raises(UserError, match="lists"):
             call(99)
     assert not ann.launcher.job_rows() and not list(ann.launcher.sessions)
@@ -394,7 +402,7 @@ def test_oneself_and_a_node_named_twice_are_asked_once_at_most(roots):
     roots.run(ann, ann, bob, bob)
     roots.request(bob)
     roots.settle()
-    assert len(bob.launcher.request_rows()) == 1 and not ann.launcher.request_rows()
+    assert len(bob.asking.request_rows()) == 1 and not ann.asking.request_rows()
     assert ann.link(roots.id(bob)).traffic.kinds[proto.INVITE.number][1] == 1
 
 

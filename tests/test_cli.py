@@ -169,9 +169,9 @@ def test_tables_are_not_cut_in_a_pipe_and_have_colours_only_where_asked(ann):
 
 def test_the_log_is_shown_and_followed(ann):
     lines = ann.json("ann", "log", "-n", "3")
-    assert 0 < len(lines) <= 3 and all(isinstance(line, str) for line in lines)
+    assert 0 < len(lines) <= 3 and all(line["time"] and line["kind"] and line["text"] for line in lines)
     follower = ann.start(ann.argv("ann", "--json", "log", "--follow"))
-    assert isinstance(json.loads(follower.stdout.readline()), str)
+    assert json.loads(follower.stdout.readline())["kind"]
     follower.send_signal(signal.SIGINT)
     assert ended(follower) == 130
 

@@ -58,9 +58,9 @@ def test_an_answer_that_a_broken_link_took_arrives_with_the_next_link(room):
     running(room, room.start(WAITS))          # so that the files are at bob's
     forget(room)
     session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-    room.until(bob.launcher.request_rows)
+    room.until(bob.asking.request_rows)
     cut(room, ann, bob)
-    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    bob.asking.allow(bob.asking.request_rows()[0]["request"])
     room.until(lambda: cut(room, ann, bob) or [job.state for job in bob.launcher.jobs] == ["exited", "running"])
     running(room, session)
 
@@ -201,8 +201,8 @@ def test_a_run_ends_when_everybody_else_has_failed(room):
         raise UserError("\N{SNOWMAN}" * 1000)
     bob.offers.bring = fails
     session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-    room.until(bob.launcher.request_rows)
-    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    room.until(bob.asking.request_rows)
+    bob.asking.allow(bob.asking.request_rows()[0]["request"])
     assert room.wait(session) == 1
     assert status(ann, session, bob) == "failed"
 
@@ -218,8 +218,8 @@ def test_an_error_of_our_own_while_fetching_leaves_nobody_waiting_for_ever(room)
         raise KeyError("a bug")
     bob.offers.bring = breaks
     session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-    room.until(bob.launcher.request_rows)
-    bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+    room.until(bob.asking.request_rows)
+    bob.asking.allow(bob.asking.request_rows()[0]["request"])
     room.until(lambda: status(ann, session, bob) == status(bob, session, bob) == "failed")
     assert [type(error) for error in reported] == [KeyError]
 
@@ -234,8 +234,8 @@ def test_a_start_that_fails_for_a_reason_nobody_thought_of_ends_the_session_and_
         raise KeyError("a bug")
     ann.launcher._bootstrap = breaks
     session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-    room.until(bob.launcher.request_rows)
-    bob.launcher.deny(bob.launcher.request_rows()[0]["request"])
+    room.until(bob.asking.request_rows)
+    bob.asking.deny(bob.asking.request_rows()[0]["request"])
     assert room.wait(session) == 4 and session.members[ann.identity.node_id].exit == 127
 
 
@@ -259,7 +259,7 @@ def test_a_request_is_shown_though_its_files_cannot_be_compared_for_a_reason_nob
 
     async def breaks(session):
         raise KeyError("a bug")
-    bob.launcher._compare_with_what_is_here = breaks
+    bob.asking._compare_with_what_is_here = breaks
     room.loop.report = lambda what, error: None
     room.do(ann.launcher.run("app", [bob.identity.node_id], []))
     room.until(lambda: any("wants to run app" in line for line in said), what="the prompt")
@@ -271,8 +271,8 @@ def test_when_everybody_denies_the_hosts_program_exits_by_itself_even_if_it_has_
     forget(room)
     for _ in range(3):
         session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-        room.until(bob.launcher.request_rows)
-        bob.launcher.deny(bob.launcher.request_rows()[0]["request"])
+        room.until(bob.asking.request_rows)
+        bob.asking.deny(bob.asking.request_rows()[0]["request"])
         assert room.wait(session) == 4
         assert session.members[ann.identity.node_id].exit == 0
         room.loop.turn(0)
@@ -340,8 +340,8 @@ def test_what_a_name_means_here_is_decided_by_whom_this_user_named_and_not_by_an
     assert ann.offers.catalogue.pins["tool"] == bob.identity.node_id
     other = shared(room, eve, "tool", NEVER_ATTACHES)
     session = room.do(eve.launcher.run("tool", [ann.identity.node_id], []))
-    room.until(ann.launcher.request_rows)
-    ann.launcher.allow(ann.launcher.request_rows()[0]["request"])
+    room.until(ann.asking.request_rows)
+    ann.asking.allow(ann.asking.request_rows()[0]["request"])
     room.until(lambda: status(eve, session, ann) in ("running", "allowed") and ann.launcher.sessions.get(session.number).job)
     assert ann.offers.newest("tool").version.hex() == mine["version"] != other["version"]
 
@@ -371,11 +371,11 @@ def test_whoever_says_yes_after_a_cut_takes_part_if_the_session_still_runs_and_d
     forget(room)
     for is_over in (False, True):
         session = room.do(ann.launcher.run("app", [bob.identity.node_id], []))
-        room.until(bob.launcher.request_rows)
+        room.until(bob.asking.request_rows)
         ann.launcher.node_gone(bob.identity.node_id)
         if is_over:
             forget(room)
-        bob.launcher.allow(bob.launcher.request_rows()[0]["request"])
+        bob.asking.allow(bob.asking.request_rows()[0]["request"])
         room.until(lambda: status(bob, session, bob) in (("failed", "exited") if is_over else ("running",)))
         assert status(ann, session, bob) == "unreachable" if is_over else running(room, session) is None
 

@@ -86,7 +86,7 @@ def _run_lines(command, row):
 
 async def requests(command, node):
     """What waits for this user's word."""
-    rows = node.launcher.request_rows()
+    rows = node.asking.request_rows()
     if not rows:
         command.say("nothing waits for your word")
     command.show(rows, command.table(["REQUEST", "FROM", "ID", "WANTS", "VERSION", "ARGUMENTS", "EXPIRES"], [
@@ -106,7 +106,7 @@ async def allow(command, node):
         raise UsageError("--any-args is about a rule: say --always as well")
     if args.publisher and not args.always:
         raise UsageError("--publisher is about a rule: say --always as well")
-    request = node.launcher.allow(args.n, args.always, args.any_args, args.publisher)
+    request = node.asking.allow(args.n, args.always, args.any_args, args.publisher)
     what = f"{clean(request.app)} {short(command, request.version.hex())} of {node.label(request.node)}"
     whose = f", ALL VERSIONS that {node.label(request.publisher)} publishes" if args.publisher else ""
     arguments = "ANY arguments" if args.any_args else "these arguments"
@@ -116,14 +116,14 @@ async def allow(command, node):
 
 async def deny(command, node):
     """Answer a request with no."""
-    request = node.launcher.deny(command.args.n, command.args.never)
+    request = node.asking.deny(command.args.n, command.args.never)
     what = f"{clean(request.app)} {short(command, request.version.hex())} of {node.label(request.node)}"
     command.done(f"denied {what}{'; from now on without asking, with these arguments' if command.args.never else ''}")
 
 
 async def rules(command, node):
     """Remembered answers."""
-    rows = node.launcher.rule_rows()
+    rows = node.asking.rule_rows()
     if not rows:
         command.say("no rules; `allow N --always` and `deny N --never` make them")
         return command.show(rows, [])
@@ -135,7 +135,7 @@ async def rules(command, node):
 
 async def drop_rule(command, node):
     """Forget one of them."""
-    node.launcher.drop_rule(command.args.n)
+    node.asking.drop_rule(command.args.n)
     command.done(f"rule {command.args.n} is forgotten: you will be asked again")
 
 

@@ -7,6 +7,7 @@ keeps only so many lines for a reader that is slower than the log; what it misse
 import os
 
 from ..errors import UserError
+from ..record import parse
 from ..text import duration, size
 from .declare import MANY, Argument, Option, Verb, number
 from .help import page
@@ -76,14 +77,16 @@ def _stat_lines(command, found):
 
 async def log(command, node):
     """The last lines of the log; with --follow those that come."""
-    lines = node.log.last(command.args.n)
+    lines = node.log.last(command.args.n, command.args.runs)
     if not command.args.follow:
-        command.show(lines, lines)
+        command.show([parse(line) for line in lines], lines)
         return
     fresh = []
     arrived = command.loop.future()
 
-    def follower(line):
+    def follower(line, is_kept):
+        if command.args.runs and not is_kept:
+            return
         fresh.append(line)
         del fresh[:-FOLLOWED]
         arrived.set(None)
@@ -91,7 +94,7 @@ async def log(command, node):
     try:
         while True:
             for line in lines:
-                command.show(line, [line])
+                command.show(parse(line), [line])
             await command.room()
             await arrived
             arrived = command.loop.future()
@@ -118,7 +121,8 @@ VERBS = (
     Verb("stats", "traffic and load", stats),
     Verb("log", "what happened, a line each", log, options=(
         Option("-n", "N", f"the last N lines, {LINES} unless said", number, LINES),
-        Option("--follow", about="go on with the lines that come")), example="log -n 50 --follow"),
+        Option("--runs", about="only what was run here, by whose word, and how it ended; these lines are kept longer"),
+        Option("--follow", about="go on with the lines that come")), example="log --runs -n 50"),
     Verb("help", "this list, or more about a verb", show_help, (Argument("VERB", MANY, completes="verb"),), needs_root=False,
          at_once=True, example="help run"),
 )

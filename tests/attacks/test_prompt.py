@@ -48,5 +48,5 @@ def test_what_was_typed_for_something_else_allows_nothing(lab):
         shell.wait_for("no request 1 is open")
         assert host.json("jobs", home=HOME) == []
     log = (host.home(HOME) / "log").read_text("utf-8")
-    assert " asked: [1] " in log and " allow: " not in log
+    assert " asked: request=1 " in log and " withdrawn: request=1 " in log and " allow: " not in log
     shell.close()

@@ -166,13 +166,13 @@ class Host:
 
     def _look_at_requests(self):
         self.loop.call_later(self.life.uniform(0.5, 5.0), self._look_at_requests)
-        launcher = self.node.launcher
-        for row in launcher.request_rows():
+        asking = self.node.asking
+        for row in asking.request_rows():
             draw = self.life.random()
             if draw < self.say_yes:
-                launcher.allow(row["request"], always=draw < 0.2)
+                asking.allow(row["request"], always=draw < 0.2)
             elif draw < self.say_yes + 0.15:
-                launcher.deny(row["request"])
+                asking.deny(row["request"])
             return                       # one at a time; the others wait, or expire
 
     def _act(self):

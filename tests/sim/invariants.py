@@ -211,7 +211,9 @@ class Invariants:
     def _started(self, host):
         loop = host.loop
 
-        def line(text):
+        def line(text, is_kept):
+            if is_kept:            # caused by this user's word alone, which has no budget
+                return
             kind = text.split(" ", 2)[2].partition(":")[0]
             times = self._lines.setdefault((loop, kind), [])
             times.append(self.world.now)
@@ -251,14 +253,14 @@ class Invariants:
             self._bound(host, "fetches", len(node.offers._bringing) + len(node.offers._to_verify), 20 + members)
             self._bound(host, "sessions", len(list(node.launcher.sessions)), limits.MAX_SESSIONS)
             self._bound(host, "jobs", len(list(node.launcher.jobs)), limits.MAX_JOBS + limits.JOBS_KEPT)
-            self._bound(host, "requests", len(node.launcher.consent.requests()), limits.MAX_REQUESTS_OPEN * peers)
+            self._bound(host, "requests", len(node.asking.consent.requests()), limits.MAX_REQUESTS_OPEN * peers)
             self._bound(host, "instances", len(node.launcher.guardian.connections), jobs + 8)
             for connection in links:
                 self._bound(host, "queued bytes", connection.queued, limits.MAX_BUFFERED + limits.MAX_BODY)
                 self._bound(host, "requests in flight", len(connection._exchange), limits.MAX_REQUESTS)
             for channel in loop.channels:
                 self._bound(host, "bytes in a kernel", channel._unread, CAPACITY)
-            for name in ("log", "log.1"):
+            for name in ("log", "log.1", "log.runs", "log.runs.1"):
                 file = _at(host.disk.root, f"{HOME}/{name}")
                 self._bound(host, "bytes of log", len(file.data) if file else 0, MAX_FILE + 4096)
 
