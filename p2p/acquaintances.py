@@ -16,13 +16,14 @@ from .trust.ecc import node_id_text
 
 REMEMBERED = "nodes.json"
 MAX_REMEMBERED = 16 << 20      # bytes of that file: 7,000 rows of names and addresses at their longest have 8 MB
+DAMAGED = ".damaged"           # ends the name of one that could not be read
 MAX_NAME = 200                 # bytes of a name; cells do not bound them, and with some of its ID it must fit into a field of 255
 LEAST_PREFIX = 4               # characters of an ID
 SHOWN = 6                      # characters of an ID that tell namesakes apart
 
 
 class Acquaintances:
-    """`node` gives loop, path, disk, networks and log; `table` is the membership."""
+    """`node` gives loop, path, disk, networks, notice and log; `table` is the membership."""
 
     def __init__(self, node, table):
         self._node = node
@@ -143,9 +144,19 @@ class Acquaintances:
                     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                         damaged = True
         except (P2PError, ValueError, TypeError, RecursionError):
-            self._node.log.write("disk", f"{path} cannot be read as a list of nodes; it is made anew")
+            self._set_aside(path)
         if damaged:
             self._node.log.write("disk", f"{path}: some of its rows cannot be read, and are left out")
+
+    def _set_aside(self, path):
+        # It costs no key and no rule, so the node starts; but names are anybody's again, and that must be known
+        text = f"{path} cannot be read: whom this node knew is forgotten, and any name is new to it; the file is now {path}{DAMAGED}"
+        try:
+            self._node.disk.rename(path, path + DAMAGED)
+        except P2PError as error:
+            text = f"{text.partition(';')[0]}; {error}"
+        self._node.log.write("disk", text)
+        self._node.notice(f"! {text}")
 
     def _take_member(self, row):
         if row.get("past"):

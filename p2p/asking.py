@@ -11,6 +11,7 @@ from .sync.transfer import fetch_manifest
 from .tasks import within
 from .trust import consent
 from .trust.ecc import node_id_text
+from .trust.identity import check_private
 
 RULES = "rules.json"
 LOOK_FOR = 2.0               # s for the manifest that tells a person what has changed; then he is asked without it
@@ -157,6 +158,7 @@ class Asking:
     def _load(self):
         path = self._node.path(RULES)
         if self._node.disk.exists(path):
+            check_private(self._node.disk, path)         # whoever writes here lets programs run
             try:
                 self.consent.from_json(self._node.disk.read_bytes(path, limits.MAX_RULES_FILE))
             except ValueError:

@@ -19,7 +19,7 @@ KEPT = "runs"             # ends the name of the other file
 
 
 class Log:
-    """Nothing here ever raises: a full disk must not stop the node over its diary."""
+    """Writing never raises: a full disk must not stop the node over its diary. But it is said, once until it works again."""
 
     def __init__(self, loop, path):
         self.path = path
@@ -28,6 +28,7 @@ class Log:
         self._torn = set()            # files whose last line may be cut off
         self._spent = {}              # (kind, reason) -> [since, lines, suppressed]
         self.followers = []           # callables(line, is_kept)
+        self.on_failure = lambda error: None
 
     def write(self, kind, text, reason=""):
         """Add one line: time, kind (a short word of our own), text (cleaned here). `reason`, of our own too, has its own budget."""
@@ -79,8 +80,11 @@ class Log:
             if self._loop.disk.append(path, data) > MAX_FILE:
                 self._loop.disk.rename(path, path + ".1")
             self._torn.discard(path)
-        except Exception:  # the diary is not worth the node: a full or vanished disk is told by whoever needs it
+        except Exception as error:  # the diary is not worth the node
+            is_first = path not in self._torn
             self._torn.add(path)
+            if is_first:
+                self.on_failure(error)
 
     @staticmethod
     def date(wall):
@@ -93,6 +97,8 @@ class Log:
         lines = []
         newest = self.kept_path if kept_only else self.path
         for path in (newest + ".1", newest):
-            if self._loop.disk.exists(path):
-                lines += self._loop.disk.read_bytes(path, 4 * MAX_FILE).decode("utf-8", "replace").split("\n")
+            status = self._loop.disk.status(path)
+            if status is not None:
+                start = max(0, status.size - 4 * MAX_FILE)         # one of another size was not made here
+                lines += self._loop.disk.read_at(path, start, 4 * MAX_FILE).decode("utf-8", "replace").split("\n")
         return [line for line in lines if line][-count:]

@@ -18,6 +18,7 @@ from .client import Client
 from .dispatch import Dispatch
 from .errors import LinkDown, P2PError, PeerError, UserError
 from .inviting import Inviting
+from .jobs import EXITED
 from .joining import Joining
 from .launching import Launcher
 from .links import Links
@@ -32,7 +33,7 @@ from .tasks import Event, Turns
 from .text import clean
 from .traffic import Traffic
 from .trust.ecc import node_id_text
-from .trust.identity import Identity, rotate
+from .trust.identity import Identity, prepare_rotation, rotate
 from .trust.network import open_network
 from .trust.networks import Networks, check_tls
 
@@ -66,7 +67,7 @@ class Node:
         self.instance_dispatch = Dispatch()
         self.stopped = loop.future()
         self._lock = None
-        self._closing = False
+        self._closing = self._is_rotating = False
 
     def path(self, *parts):
         """A path below the home."""
@@ -119,6 +120,7 @@ class Node:
     def _make_parts(self):
         loop = self.loop
         self.log = Log(loop, self.path("log"))
+        self.log.on_failure = lambda error: self.notice(f"! what happens here, and what is run, is not written down: {error}")
         self.identity = Identity.load_or_create(self.disk, self.home, loop.entropy)
         self.networks = Networks(self.home, self.identity, self.disk, loop.entropy)
         me = self.identity.node_id
@@ -176,6 +178,22 @@ class Node:
 
     async def rotate(self):
         """Write another identity for the next start; what the old one alone could do is given back first. Raises UserError."""
+        running = [job for job in self.launcher.jobs if job.state != EXITED]
+        if running or self._is_rotating or self._closing:
+            what = f"job {running[0].number} ({running[0].session.app}) runs as the node of now" if running else "this root is about to end"
+            raise UserError(f"{what}: end it first (`jobs`, `kill N`), then rotate", code="busy")
+        self._is_rotating = True
+        try:
+            identity = await self.loop.work(prepare_rotation, self.disk, self.home, self.loop.entropy)
+            await self._give_up_identity()
+            await self.loop.work(rotate, self.disk, self.home)
+        except BaseException:
+            self._is_rotating = False
+            raise
+        self.log.write("root", f"the identity {self.identity.text} was given up; the next start is {identity.text}")
+        return identity
+
+    async def _give_up_identity(self):
         for name in sorted({offer.name for offer in self.offers.catalogue.offers() if offer.publisher_id == self.identity.node_id}):
             if self.offers.catalogue.offered_in(name, self.identity.node_id):
                 await self.offers.unshare(name)
@@ -184,9 +202,6 @@ class Node:
                 if len(self.networks.tags) == 1:
                     self.networks.add(await self.loop.work(open_network))
                 self.networks.remove(network.tag)
-        identity = await self.loop.work(rotate, self.disk, self.home, self.loop.entropy)
-        self.log.write("root", f"the identity {self.identity.text} was given up; the next start is {identity.text}")
-        return identity
 
     async def stop(self, reason="the root was stopped"):
         """Say goodbye, end the jobs, close everything."""

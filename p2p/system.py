@@ -107,9 +107,9 @@ class HomeLock:
             self._fd = None
 
     def _write_pid(self):
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
         try:
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
             os.write(self._fd, b"%d\n" % os.getpid())
         except OSError:
             pass                         # a full disk: the pid is a courtesy, the lock is what counts

@@ -27,7 +27,7 @@ class Run:
         loop = SimpleNamespace(now=lambda: 5.0, wall=lambda: 1_700_000_000.0, call_later=lambda *_: None,
                                call_soon=lambda call, *args: call(*args))
         node = SimpleNamespace(loop=loop, path=lambda name: str(home / name), disk=Disk(), networks=SimpleNamespace(tags=[TAG]),
-                               log=SimpleNamespace(write=lambda *line: self.lines.append(line), date=Log.date))
+                               notice=lambda text: None, log=SimpleNamespace(write=lambda *line: self.lines.append(line), date=Log.date))
         self.known = Acquaintances(node, self.table)
         self.known.load()
 
@@ -131,7 +131,8 @@ def test_a_damaged_row_costs_that_row_and_a_damaged_file_only_what_was_in_it(run
     for damage in ("", "{", "7", "[" * 100_000, "x" * (MAX_REMEMBERED + 1)):
         path.write_text(damage)
         run = Run(tmp_path)
-        assert "made anew" in run.lines[0][1] and not list(run.table.names)
+        assert "any name is new" in run.lines[0][1] and not list(run.table.names)
+        assert (tmp_path / f"{REMEMBERED}.damaged").read_text() == damage and not path.exists()
 
 
 def test_all_that_can_be_known_at_its_longest_is_read_at_the_next_start(run):

@@ -19,7 +19,7 @@ class Clock:
     """What the log needs of a loop, with a disk that can be full."""
 
     def __init__(self):
-        self.disk = SimpleNamespace(append=self.append, rename=Disk().rename, exists=Disk().exists, read_bytes=Disk().read_bytes)
+        self.disk = SimpleNamespace(append=self.append, rename=Disk().rename, status=Disk().status, read_at=Disk().read_at)
         self.at = 0.0
         self.room = None
         self.due = []
@@ -113,8 +113,11 @@ def test_no_line_of_what_was_run_is_left_out_and_those_files_are_bounded_too(log
 
 
 def test_after_a_full_disk_the_next_line_stands_alone(log, clock):
-    clock.room = 30
+    clock.room, told = 30, []
+    log.on_failure = told.append
     log.keep("start", {"job": 1})
+    log.write("say", "x")
+    assert [str(error) for error in told] == ["the disk is full"] * 2         # once for each file
     clock.room = None
     log.keep("end", {"job": 1, "exit": 0})
     torn, whole = log.last(9, kept_only=True)

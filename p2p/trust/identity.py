@@ -13,6 +13,7 @@ from .ecc import BadKey, PrivateKey, node_id_text
 
 KEY_FILE = "identity.key"
 OLD_KEY_FILE = "identity.key.old"
+NEW_KEY_FILE = "identity.key.new"     # of a rotation that is under way, or was cut off
 MAX_KEY_FILE = 4096
 PROGRAM = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -47,16 +48,21 @@ class Identity:
                             "(the others will not know this one again)", code="key")
 
 
-def rotate(disk, home, entropy) -> Identity:
-    """Another key for this home; the one before stays beside it, so that this can be undone by hand. Raises UserError.
+def prepare_rotation(disk, home, entropy) -> Identity:
+    """Another key for this home, beside the one that counts, and a copy of that one. Raises UserError; then nothing has changed.
 
-    Certificates are made anew at the next start, where the CA's key is here.
+    What a full disk refuses, it refuses here, before anything is given up. The copy is so that a change of mind is possible by hand.
     """
-    path = os.path.join(home, KEY_FILE)
     key = PrivateKey.generate(entropy)
-    disk.write_atomic(os.path.join(home, OLD_KEY_FILE), disk.read_bytes(path, MAX_KEY_FILE))
-    disk.write_atomic(path, key.to_pem().encode("ascii"))
+    disk.write_atomic(os.path.join(home, NEW_KEY_FILE), key.to_pem().encode("ascii"))
+    disk.write_atomic(os.path.join(home, OLD_KEY_FILE), disk.read_bytes(os.path.join(home, KEY_FILE), MAX_KEY_FILE))
     return Identity(key)
+
+
+def rotate(disk, home):
+    """From now on the prepared key counts. Certificates are made anew at the next start, where the CA's key is here."""
+    disk.rename(os.path.join(home, NEW_KEY_FILE), os.path.join(home, KEY_FILE))
+    disk.sync(home)
 
 
 def prepare_home(disk, home):
@@ -81,4 +87,4 @@ def check_private(disk, path):
     if status.mode & 0o077:
         mode = "700" if status.kind == "d" else "600"
         raise UserError(f"{path} is open to other users (mode {status.mode:o}): close it with `chmod {mode} {path}`; "
-                        "if others use this computer, a key in it may be known to them", code="mode")
+                        "if others use this computer, they may know or have changed what is in it", code="mode")

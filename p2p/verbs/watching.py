@@ -9,6 +9,7 @@ import os
 from ..errors import UserError
 from ..record import parse
 from ..text import duration, size
+from ..trust.identity import OLD_KEY_FILE
 from .declare import MANY, Argument, Option, Verb, number
 from .help import page
 
@@ -44,8 +45,8 @@ async def _rotate(command, node):
                         f"about it fit no more, what it offers is withdrawn{cost}, and its root ends. If that is meant: "
                         "`id --rotate --yes`", code="confirm")
     identity = await node.rotate()
-    command.say(f"this node's root ends; the next start is the new node. The old key lies in {node.path('identity.key.old')}: remove it, "
-                "or put it back to be the old node again")
+    command.say(f"this node's root ends; the next start is the new node. The old key lies in {node.path(OLD_KEY_FILE)}: remove it if "
+                "somebody may know it, or put it back to be the old node again")
     command.loop.call_later(0, lambda: command.loop.start(node.stop("its identity was changed")))
     return identity
 
