@@ -72,16 +72,16 @@ class Acquaintances:
 
     def label(self, node_id):
         """What to call a node on a screen: its name, and more where another one that looks like it was known before."""
-        short = node_id_text(node_id)
         bearer = self._bearer(node_id)
         if bearer is None or not bearer.name:
-            return short[:10]
-        return bearer.name if self._table.pretends(bearer) is None else f"{bearer.name}@{short[:SHOWN]} (NOT the known one)"
+            return node_id_text(node_id)[:10]
+        if self._table.pretends(bearer) is None:         # of nearly all; p2pstate asks for each node at each change
+            return bearer.name
+        return f"{bearer.name}@{node_id_text(node_id)[:SHOWN]} (NOT the known one)"
 
     def _bearer(self, node_id):
         """What says its name: its row, or the Pin of one that is in the table no more."""
-        member = self._table.get(node_id)
-        return member or next(reversed(self._table.names.of(node_id)), None)
+        return self._table.get(node_id) or next(reversed(self._table.names.of(node_id)), None)
 
     def pretends(self, node_id):
         """The Pin of whoever was known before by a name that looks like this one's, or None."""

@@ -74,7 +74,7 @@ class Publisher:
             self._rows(members, bits))
 
     def _rows(self, members, bits):
-        link, address_of, rows = self._node.links.get, self._node.address_of, []
+        link, address_of, label, rows = self._node.links.get, self._node.address_of, self._node.label, []
         age = self._loop.wall() - self._loop.now()       # of the loop's clock
         for member in members:
             connection = link(member.id)
@@ -85,7 +85,7 @@ class Publisher:
                 networks += bits.get(tag, 0)
             # Whole seconds: a row that has not changed is not packed again.
             seen = 0.0 if member.is_self or connection else float(int(age + member.last_seen))
-            rows.append(Node(member.id, member.name, host, port, networks, member.state, member.verified,
+            rows.append(Node(member.id, label(member.id) if member.name else "", host, port, networks, member.state, member.verified,
                              int((member.rtt_s or 0) * 1e6), came, went, float(int(member.first_seen_wall)), seen))
         return tuple(rows)
 

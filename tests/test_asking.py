@@ -252,7 +252,7 @@ def test_a_file_of_rules_that_cannot_be_read_is_said_and_nothing_is_allowed(root
     ann, bob = roots.nodes
     roots.do(bob.stop())
     roots.nodes.remove(bob)
-    (roots.folder / "bob" / "rules.json").write_text("[" * 100_000)
+    bob.disk.write_atomic(str(roots.folder / "bob" / "rules.json"), b"[" * 100_000)
     with pytest.raises(UserError, match="cannot be read as rules"):
         roots.start("bob")
 
@@ -451,6 +451,7 @@ def test_who_takes_a_known_name_is_told_as_not_the_one_that_is_known_also_after_
     label = ann.label(roots.id(eve))
     assert label == f"bob@{eve.identity.text[:6]} (NOT the known one)"
     roots.heard(ann, f"* {label}")
+    assert [row.name for row in ann.publisher.snapshot().nodes if row.id == roots.id(eve)] == [label]
     roots.share(eve, main=EXITS)
     roots.run(eve, ann)
     roots.request(ann)

@@ -73,18 +73,20 @@ def ann(tmp_path_factory):
     app.mkdir()
     (app / "main.py").write_text(APP)
     root = nodes.up("ann")
-    nodes.json("ann", "share", app)
+    nodes.json("ann", "network", "create", "lab")
+    code = nodes.json("ann", "network", "invite", "lab")["code"]
+    nodes.json("ann", "share", app, "--network", "lan")
     nodes.json("ann", "run", "waits", "--", "an argument")
     wait_until(lambda: "ready" in nodes.run("ann", "output", "1").stdout, 15.0, "the application")
-    yield Ann(nodes, root)
+    yield Ann(nodes, root, code)
     nodes.close()
 
 
 class Ann:
     """The first user's root, its home and the processes below it."""
 
-    def __init__(self, nodes, root):
-        self.nodes, self.root, self.home = nodes, root, nodes.home("ann")
+    def __init__(self, nodes, root, code):
+        self.nodes, self.root, self.code, self.home = nodes, root, code, nodes.home("ann")
         about = json.loads((self.home / ROOT_FILE).read_text())
         self.port, self.state = about["port"], about["state"]
 
@@ -99,9 +101,12 @@ class Ann:
         return found
 
     def secrets(self):
-        """The lines of its private keys, and of nothing that may be known."""
-        lines = set()
-        for path in [self.home / "identity.key", *(self.home / "networks").glob("*")]:
+        """The lines of its private keys, the network's keys, and nothing that may be known."""
+        lines = {self.code}
+        for path in (self.home / "networks").glob("*.json"):
+            fields = json.loads(path.read_text())
+            lines |= {fields["ca_key"], fields["udp_key"]}
+        for path in [self.home / "identity.key", *(self.home / "networks").glob("*.pem")]:
             text = path.read_text("ascii", "replace").partition("-----END")[0]
             lines |= {line for line in text.splitlines() if len(line) > 20 and "-----" not in line}
         return lines
@@ -128,6 +133,16 @@ def test_another_user_neither_reads_nor_writes_p2pstate(ann, uid):
     assert as_user(uid, read) == "StateError"
 
 
+def test_shared_memory_holds_no_secret_even_for_its_own_user(ann):
+    """Each application of this user is given its name."""
+    segments = [f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if ann.state in name or name in ann.state]
+    held = b"".join(open(path, "rb").read() for path in segments)
+    assert b"waits" in held and b"lab" in held
+    for secret in ann.secrets():
+        forms = [secret.encode()] + ([bytes.fromhex(secret)] if re.fullmatch("([0-9a-f]{2}){16,}", secret) else [])
+        assert not [form for form in forms if form in held]
+
+
 @pytest.mark.parametrize("uid", OTHERS)
 def test_another_user_finds_no_secret_in_arguments_environment_or_log(ann, uid):
     """Arguments are everybody's to read on Linux; the environment is not, and holds nothing all the same."""
@@ -145,9 +160,9 @@ def test_another_user_finds_no_secret_in_arguments_environment_or_log(ann, uid):
     assert as_user(uid, opens, closed) == []
     seen = as_user(uid, arguments)
     own = "\n".join(open(f"/proc/{pid}/{name}", "rb").read().decode("latin-1") for pid in pids for name in ("environ", "cmdline"))
-    log = (ann.home / "log").read_text()
+    logs = (ann.home / "log").read_text() + (ann.home / "log.runs").read_text()
     secrets = ann.secrets()
-    assert secrets and not [secret for secret in secrets if secret in seen + own + log]
+    assert len(secrets) > 5 and all(secrets) and not [secret for secret in secrets if secret in seen + own + logs]
     assert "p2pframe.py" in seen and not re.search(r"\b[0-9a-f]{32,}\b|[A-Za-z0-9+/]{60,}", own)
 
 
