@@ -122,7 +122,8 @@ class Membership:
             self._forget(member)
 
     def _rename(self, member, name):
-        member.name, member.look = name, skeleton(name)
+        if name != member.name:
+            member.name, member.look = name, skeleton(name)
 
     def alive(self):
         """How many are alive, this node included."""

@@ -6,6 +6,9 @@ has taken another name, or was put out of the table: a name that is free again i
 
 A pin is made by a meeting over TLS, never by a hint. Those of nodes that are in the table are all kept, of the others so many, and
 beyond that the newest goes: whoever invents identities pushes out his own. Else only a person takes pins away (`nodes forget`).
+
+Who was first is said by the order of the meetings, not by the clock: a board without a battery starts in 1970, and whoever is met
+before its clock is set must not be everybody's elder. So no pin is older than one that was there before it.
 """
 
 import math
@@ -15,6 +18,7 @@ from .lookalike import skeleton
 
 MAX_ABSENT = 4 * limits.MAX_MEMBERS     # pins of nodes that are not in the table
 MAX_NAMES = 3                           # of one node; another name costs it the one that it bore longest ago
+TICK = 0.001                            # s between two pins where the clock has gone back; a float of Unix seconds holds less
 
 
 class Pin:
@@ -40,6 +44,7 @@ class Names:
         self._elders = {}            # look -> the Pin that was first: each line on a screen asks for some
         self._present = {me}         # IDs in the table
         self._count = 0
+        self._newest = 0.0           # `since` of the newest pin
         self._add(Pin(me, name, 0.0, -math.inf))
 
     def __iter__(self):
@@ -63,7 +68,7 @@ class Names:
         pins = self._by_id.get(node_id, {})
         pin = pins.pop(skeleton(name), None)
         if pin is None:
-            self.recall(node_id, name, self.first_seen(node_id) or wall, wall)
+            self.recall(node_id, name, self.first_seen(node_id) or wall, max(wall, self._newest + TICK))
         else:
             pin.name = name
             pins[pin.look] = pin
@@ -73,6 +78,7 @@ class Names:
         pin = Pin(node_id, name, first_seen, since)
         if node_id == self._me or not name or pin.look in self._by_id.get(node_id, {}):
             return
+        self._newest = max(self._newest, since)
         self._add(pin)
         if len(self._by_id[node_id]) > MAX_NAMES:
             self._drop(self.of(node_id)[0])

@@ -43,6 +43,21 @@ def test_the_known_one_is_who_was_first_met_by_that_name(table):
     assert known_instead(table, met(table, EVE, "ME", 500.0)) == ME
 
 
+def test_whoever_is_met_while_the_clock_is_wrong_is_no_elder(table):
+    bob = met(table, BOB, "bob", 1.7e9)
+    eve, ann = met(table, EVE, "bob", 5.0), met(table, ANN, "bob", 6.0)       # a board that starts in 1970
+    assert known_instead(table, bob) is None and known_instead(table, eve) == known_instead(table, ann) == BOB
+    assert eve.first_seen_wall == 5.0
+    table.unlinked(BOB, "goodbye", 2.0)
+    pins = sorted(table.names, key=lambda pin: pin.id, reverse=True)         # whatever the order in which they are read again
+    again = Names(ME, "me")
+    for pin in pins:
+        again.recall(pin.id, pin.name, pin.first_seen, pin.since)
+    assert again.elder("bob").id == BOB
+    again.forget(BOB)
+    assert again.elder("bob").id == EVE
+
+
 def test_a_hint_makes_nobody_known_and_renames_nobody_who_was_met(table):
     table.heard(EVE, "bob", "10.0.0.3", 47474, 7, TAG, 1.0)
     assert known_instead(table, table.get(EVE)) is None
