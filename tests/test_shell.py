@@ -317,7 +317,7 @@ def test_a_run_is_asked_allowed_waited_for_and_a_rule_answers_the_next_one(nodes
     assert run.returncode == 0 and set(document) == {"session", "app", "version", "job", "nodes"}
     assert [set(row) for row in document["nodes"]] == [{"id", "name", "status", "exit"}] * 2
     [rule] = nodes.json("bob", "rules")
-    assert set(rule) == {"rule", "node", "app", "version", "args", "answer"}
+    assert set(rule) == {"rule", "node", "name", "app", "version", "args", "answer"}
     assert nodes.run("ann", "run", "task", "bob", "--wait", "--", "0").returncode == 0        # by the rule
     assert nodes.json("bob", "rules", "drop", rule["rule"]) == {} and nodes.json("bob", "rules") == []
     [job] = [row for row in nodes.json("bob", "jobs") if row["job"] == 1]
