@@ -33,7 +33,7 @@ class Asking:
 
     def ask(self, session):
         """An invitation came: a rule answers it, or this user is to."""
-        if self.consent.trusts(session.host, session.app, session.publisher) and self._trustable(session) is None:
+        if self.consent.trusts(session.host, session.app, (session.network, session.publisher)) and self._trustable(session) is None:
             self._loop.start(self._ask_when_offered(session))       # the offer's signature may be being looked at
         else:
             self._ask_now(session)
@@ -84,11 +84,11 @@ class Asking:
         return about(session, self._node.label(session.host))
 
     def _trustable(self, session):
-        """The publisher who may be trusted with all versions: where an admin says who is in the network, and it is his offer."""
+        """(Network, publisher) who may be trusted with all versions: where an admin says who is in the network, and it is his offer."""
         network = self._node.networks.by_tag(session.network)
         offered = self._node.offers.catalogue.newest(session.app, session.publisher, [session.network])
         is_his = offered is not None and offered.version == session.version
-        return session.publisher if network is not None and network.kind == "managed" and is_his else None
+        return (session.network, session.publisher) if network is not None and network.kind == "managed" and is_his else None
 
     # -- what a person is shown
 

@@ -173,3 +173,6 @@ class Belonging:
             for tag in sorted(connection.networks):
                 if self._networks.is_denied(tag, connection.peer_id):
                     self.take(connection, tag, f"it was removed from {self._networks.name_of(tag)}")
+        for connection in self._node.links.everything():      # those, too, that are heard out because another one serves
+            connection.networks = frozenset(tag for tag in connection.networks
+                                            if tag in self._tags and not self._networks.is_denied(tag, connection.peer_id))

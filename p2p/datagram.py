@@ -18,7 +18,7 @@ from .codec import HEADER_SIZE, WORDS, check_word, frame
 from .errors import PeerError
 
 MIN_SIZE = HEADER_SIZE + proto.ENVELOPE_SIZE + proto.MAC_SIZE
-MAX_SENDERS = 4 * limits.MAX_MEMBERS      # whose windows are kept; a member could invent senders without end
+MAX_SENDERS = 4 * limits.MAX_MEMBERS      # whose windows are kept, of each network; a member could invent senders without end
 MAX_RUNS = 4                              # windows for each of them: as many runs at a time may be believed to be going on
 
 
@@ -36,7 +36,7 @@ class Opener:
 
     def __init__(self, network_of):
         self._network_of = network_of         # tag -> network, or None
-        self._windows = OrderedDict()         # (tag, sender) -> [(incarnation, highest sequence, bits)], the last one used at the end
+        self._windows = {}                    # tag -> {sender: [(incarnation, highest sequence, bits)], the last one used at the end}
         self._proven = OrderedDict()          # sender -> its incarnation, of which itself has told over TLS
 
     def prove(self, sender, incarnation):
@@ -71,8 +71,8 @@ class Opener:
         own = self._proven.get(envelope.sender, 0)
         if envelope.incarnation < own:
             return False
-        key = (envelope.tag, envelope.sender)
-        runs = self._windows.get(key, [])
+        windows = self._windows.setdefault(envelope.tag, OrderedDict())
+        runs = windows.get(envelope.sender, [])
         run = next((run for run in runs if run[0] == envelope.incarnation), None)
         after = _seen(run or (envelope.incarnation, -1, 0), envelope.sequence)
         if after is None:
@@ -81,10 +81,10 @@ class Opener:
         runs = [other for other in runs if other is not run and other[0] >= own] + [after]
         if len(runs) > MAX_RUNS:
             runs.remove(next(other for other in runs if other[0] != own))
-        self._windows[key] = runs
-        self._windows.move_to_end(key)
-        if len(self._windows) > MAX_SENDERS:
-            self._windows.popitem(last=False)
+        windows[envelope.sender] = runs
+        windows.move_to_end(envelope.sender)
+        if len(windows) > MAX_SENDERS:
+            windows.popitem(last=False)
         return True
 
 

@@ -38,7 +38,9 @@ class Inviting:
     async def invite(self, network):
         """A new Invitation into a network of which this node is an admin. Raises UserError."""
         if network.kind != "managed":
-            said = "everybody on this wire is in it" if network.kind == "open" else "its code admits: pass that on (`networks`)"
+            said = "everybody on this wire is in it"
+            if network.kind == "shared":
+                said = f"its code lets others in; `network code {network.name}` shows it"
             raise UserError(f"{network.name} takes no invitations: {said}", code="not-managed")
         if not network.is_admin:
             raise UserError(f"this node is not an admin of {network.name}: whoever is can invite, or make it one with `network admin`",
@@ -89,8 +91,7 @@ class Inviting:
         network = self._node.networks.by_tag(tag)
         leaf = await self._loop.work(network.issue, said.key, self._loop.entropy(16))
         credentials = proto.Credentials.pack({
-            "name": network.name, "ca": network.ca, "leaf": leaf, "udp_key": network.udp_key, "epoch": network.epoch,
-            "denied": sorted(network.denied)})
+            "name": network.name, "ca": network.ca, "leaf": leaf, "udp_key": network.udp_key, "lists": network.lists})
         return {"credentials": credentials, "mac": invitations.seal(begun.keys.key, credentials)}
 
     # -- what came of it

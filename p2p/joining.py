@@ -11,7 +11,8 @@ from . import limits, proto
 from .errors import Denied, LinkDown, PeerError, Refusal, TimedOut, UserError
 from .tasks import within
 from .text import clean, plural
-from .trust import invitations
+from .trust import denial, invitations, x509
+from .trust.denial import DenyList
 from .trust.invitations import Attempt, WrongCode
 from .trust.network import MANAGED, Network, check_name, managed_tag
 from .trust.pake import Password, fresh_scalar
@@ -75,9 +76,11 @@ class Joining:
 
     async def _take(self, given, label):
         """Keep what an admin who has the code handed over. Raises PeerError for what is no membership of this node."""
-        network = Network(label or given.name, MANAGED, managed_tag(given.ca), given.ca, None, given.udp_key, given.epoch, given.denied)
-        if not await self._loop.work(network.certifies, given.leaf, self._me):
-            raise PeerError("hands over a certificate that is not of its network, or not for this node", "certificate")
+        state = denial.state_of(given.lists)
+        network = Network(label or given.name, MANAGED, managed_tag(given.ca), given.ca, None, given.udp_key, state.epoch, state.denied,
+                          lists=given.lists)
+        if not await self._loop.work(_is_whole, network, given.leaf, self._me):
+            raise PeerError("hands over what is not of its network, or not for this node", "certificate")
         try:
             check_name(network.name)
             self._node.networks.add(network, given.leaf)
@@ -113,6 +116,13 @@ class Joining:
                   f"none of the {len(seeking.asked)} other nodes here has one")
         return UserError(f"no invitation that begins with {code[:2]}: {nobody}. Codes are good for {int(limits.JOIN_FOR / 60)} minutes; if "
                          "the node that invited is not in `nodes`, reach it with `connect HOST`", code="no-such-invitation")
+
+
+def _is_whole(network, leaf, node_id):
+    """Do the CA, this node's certificate and the deny lists belong together? Takes milliseconds. Raises PeerError."""
+    lists = [DenyList.decode(data) for data in network.lists]
+    return (x509.is_ca(network.ca) and network.certifies(leaf, node_id)
+            and all(made.tag == network.tag and made.is_authentic(network.ca_public) for made in lists))
 
 
 class Seeking:

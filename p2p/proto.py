@@ -176,10 +176,11 @@ INTERRUPT = message(0x55, "INTERRUPT", "The person gave the command up.", ("comm
 WATCH = message(0x56, "WATCH", "A shell that wants the notices from now on.", reply=())
 NOTICE = message(0x57, "NOTICE", "Something for the person at the shell.", ("text", text(8192)))
 
+deny_lists = several(blob(128 + 32 * limits.MAX_DENIED), limits.MAX_DENY_LISTS)
 DENY = message(
     0x18, "DENY", "Who was removed from a managed network: lists as an admin signed them (trust/denial.py), and the key of its datagrams "
     "now, for members (else zeros).",
-    ("network", tag), ("lists", several(blob(128 + 32 * limits.MAX_DENIED), limits.MAX_DENY_LISTS)),
+    ("network", tag), ("lists", deny_lists),
     ("udp_key", Fixed("UDP key", 32)))
 ADMIN = message(
     0x19, "ADMIN", "The key of a managed network's CA, from an admin to a member who is to be another one.", ("network", tag),
@@ -188,8 +189,8 @@ ADMIN = message(
 # -- joining a managed network by a code (trust/invitations.py)
 
 Credentials = record(
-    "Credentials", ("name", name), ("ca", blob(4096)), ("leaf", blob(4096)), ("udp_key", Fixed("UDP key", 32)), ("epoch", u64),
-    ("denied", several(node_id, limits.MAX_DENIED)))
+    "Credentials", ("name", name), ("ca", blob(4096)), ("leaf", blob(4096)), ("udp_key", Fixed("UDP key", 32)),
+    ("lists", deny_lists))
 
 JOIN_SEEK = message(
     0x70, "JOIN_SEEK", "Does an invitation wait there whose code begins with these two characters?", ("selector", text(2)),
@@ -202,7 +203,7 @@ JOIN_CONFIRM = message(
     0x72, "JOIN_CONFIRM", "The joiner's confirmation (zeros: it gives up), and its public key (a SubjectPublicKeyInfo). Back come "
     "Credentials and their MAC under the agreed key.",
     ("selector", text(2)), ("confirmation", digest), ("key", Fixed("public key", 91)),
-    reply=(("credentials", blob(1 << 17)), ("mac", digest)))
+    reply=(("credentials", blob(1 << 19)), ("mac", digest)))
 
 # -- datagrams: common header, this envelope, body, 16 bytes of HMAC over all before
 

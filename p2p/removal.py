@@ -11,7 +11,7 @@ member tells others of it. A node that reads its own ID leaves the network.
 
 from . import limits, proto
 from .budget import Budget
-from .errors import LinkDown, PeerError, Refusal, UserError
+from .errors import LinkDown, P2PError, PeerError, Refusal, UserError
 from .text import clean
 from .trust import denial
 from .trust.denial import DenyList
@@ -100,7 +100,11 @@ class Removal:
             connection = self._node.link(node_id)
             if connection is not None and connection is not source:
                 self._tell(connection, after)         # it should not have to guess why nobody speaks with it
-        self._node.networks.replace(after)
+        try:
+            self._node.networks.replace(after)
+        except P2PError as error:        # done all the same; after a restart the other members tell of it again
+            self._node.log.write("disk", f"whom {after.name} has removed could not be written down: {error}")
+            self._node.notice(f"! whom {after.name} has removed could not be written down: {error}")
         for node_id in removed:
             self._expel(after, node_id)
         for connection in self._node.links:

@@ -232,7 +232,7 @@ def test_inventing_identities_gives_no_fresh_budget(consent, monkeypatch):
         assert asked(EVE, 0.2) == REFUSE
 
 
-PUBLISHER = b"\7" * 32
+PUBLISHER, ELSEWHERE = (b"studio--", b"\7" * 32), (b"others--", b"\7" * 32)
 
 
 def offered(consent, version, publisher, now=0.0, node=ANN):
@@ -242,13 +242,14 @@ def offered(consent, version, publisher, now=0.0, node=ANN):
 def test_a_publisher_can_be_trusted_with_all_versions_where_he_is_told_for_sure(consent):
     _, request = offered(consent, V1, PUBLISHER)
     consent.allow(request.number, always=True, any_version=True)
-    assert consent.trusts(ANN, "chat", PUBLISHER) and not consent.trusts(ANN, "chat", EVE)
+    assert consent.trusts(ANN, "chat", PUBLISHER) and not consent.trusts(ANN, "chat", ELSEWHERE)
     assert offered(consent, V2, PUBLISHER, 100.0)[0] == ALLOW
     again = Consent()
     again.from_json(consent.to_json())
     for known in (consent, again):
         assert offered(known, V2, PUBLISHER, 150.0)[0] == ALLOW
-        for number, (version, publisher, node) in enumerate(((V2, EVE, ANN), (V2, None, ANN), (V1, None, ANN), (V2, PUBLISHER, EVE))):
+        for number, (version, publisher, node) in enumerate((
+                (V2, (PUBLISHER[0], EVE), ANN), (V2, ELSEWHERE, ANN), (V2, None, ANN), (V1, None, ANN), (V2, PUBLISHER, EVE))):
             answer, request = offered(known, version, publisher, 200.0 + 100 * number, node)
             assert answer == ASK, number
             known.deny(request.number)

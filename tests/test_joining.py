@@ -9,7 +9,8 @@ import pytest
 
 from p2p import limits, proto
 from p2p.errors import Denied, LinkDown, Refusal, TimedOut, UserError
-from p2p.trust import ecc, invitations, network, pake
+from p2p.trust import ecc, invitations, network, pake, x509
+from p2p.trust.denial import DenyList
 from p2p.trust.pake import Password
 from tests.test_asking import Roots
 
@@ -265,9 +266,28 @@ def test_a_member_learns_who_was_removed_however_many_they_are(two):
     ann, bob = two.nodes
     studio = found(ann)
     removed = frozenset(number.to_bytes(32, "big") for number in range(limits.MAX_DENIED))
-    ann.networks.replace(studio.changed(denied=removed, epoch=7))
+    whole = DenyList.signed(studio.ca_key, studio.tag, 7, removed, studio.udp_key)
+    ann.networks.replace(studio.changed(denied=removed, epoch=7, lists=[whole.data]))
     made = joined(two, bob, two.do(ann.inviting.invite(ann.networks.by_name(STUDIO))).code)
-    assert (made.denied, made.epoch) == (removed, 7)
+    assert (made.denied, made.epoch, made.lists) == (removed, 7, (whole.data,))
+
+
+@pytest.mark.parametrize("what", ["a CA that OpenSSL cannot read", "a list of another network", "a list of another key", "no list"])
+def test_what_an_inviter_hands_over_is_looked_at_before_it_counts(two, what):
+    """Its code is right, and what follows would stop all that this node accepts, or bring somebody back."""
+    ann, bob = two.nodes
+    studio = found(ann)
+    other_key, one = ecc.PrivateKey.generate(two.loop.entropy), b"\5" * 32
+    spoilt = {
+        "a CA that OpenSSL cannot read": dict(ca=x509._sequence(x509._body("x", studio.ca_public, "x", 5, []), b"garbage")),
+        "a list of another network": dict(lists=[DenyList.signed(studio.ca_key, b"another-", 1, [one], bytes(32)).data]),
+        "a list of another key": dict(lists=[DenyList.signed(other_key, studio.tag, 1, [one], bytes(32)).data]),
+        "no list": dict(lists=[b"short"])}[what]
+    invitation = two.do(ann.inviting.invite(studio))
+    ann.networks._by_tag[studio.tag] = studio.changed(**spoilt)
+    error = refused(two, bob, invitation.code)
+    assert names(bob) == ["lan"] and "\n" not in str(error)
+    bob.networks.server_context()
 
 
 def test_a_network_that_was_left_meanwhile_takes_nobody_in(two):

@@ -1,15 +1,20 @@
 """Removing nodes from a managed network, between real roots on real TLS links: it holds at once, everywhere, and for good."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from p2p import limits, proto
-from p2p.errors import UserError
+from p2p import limits, proto, removal
+from p2p.budget import Budget
+from p2p.connection import Connection
+from p2p.errors import Refusal, UserError
+from p2p.sync.catalogue import Offer
 from p2p.trust import denial
 from p2p.trust.denial import DenyList
 from p2p.trust.ecc import PrivateKey
 from p2p.trust.networks import Networks
 from tests.test_asking import Roots
-from tests.test_joining import found, id_of, joined
+from tests.test_joining import ask, found, id_of, joined
 
 
 @pytest.fixture
@@ -151,3 +156,157 @@ def test_a_flood_of_lists_costs_no_more_than_its_budget(bed, studio):
     finally:
         DenyList.is_authentic = check
     assert len(looked) <= 40 and len(bob.networks.by_tag(studio.tag).lists) <= limits.MAX_DENY_LISTS
+
+
+# -- ways around it
+
+def deaf(node, *messages):
+    """It does not hear these, as one who does not want to."""
+    for message in messages:
+        node.dispatch.by_word[message.word] = lambda connection, request, body: None
+
+
+def share(bed, node, network, name="tool", text="SECRET = 1\n"):
+    folder = bed.folder / name
+    folder.mkdir()
+    (folder / "main.py").write_text(text)
+    return bytes.fromhex(bed.do(node.offers.share(str(folder), name, network))["version"])
+
+
+def is_refused(bed, asker, other, version):
+    with pytest.raises(Refusal):
+        ask(bed, asker, other, proto.MANIFEST, version=version)
+    return True
+
+
+class Late(Connection):
+    """A client that holds its HELLO back."""
+
+    __slots__ = ()
+
+    def _greet(self):
+        pass
+
+
+def test_who_holds_his_hello_back_while_he_is_removed_does_not_get_in_by_it(bed, studio):
+    ann, bob, eve = bed.nodes
+
+    class Owner:
+        dispatch = eve.dispatch
+        lost = []
+
+        def greeting(self, connection):
+            return dict(eve.greeting(connection), nonce=12345)
+
+        def connection_ready(self, connection):
+            pass
+
+        def connection_lost(self, connection, error):
+            self.lost.append(error)
+    late = Late(bed.loop, bed.loop.dial("127.0.0.1", ann.port, eve.networks, studio.tag), Owner())
+    bed.until(lambda: late.is_ready, "ann's HELLO")
+    fields = Owner().greeting(late)
+    removed(bed, ann, studio, eve)
+    late.send(proto.HELLO, **fields)
+    bed.until(lambda: Owner.lost, "the end of it")
+    assert not is_member(studio, ann, eve) and ann.refused["removed"]
+
+
+def test_strangers_cannot_use_up_what_members_need_to_hear_of_a_removal(bed, studio):
+    ann, bob, eve = bed.nodes
+    deaf(eve, proto.DENY)
+    for number in range(8):
+        while bob.removal._strangers.take(bed.loop.now(), bytes([number]) * 32):
+            pass
+    removed(bed, ann, studio, eve)
+    bed.until(lambda: id_of(eve) in bob.networks.by_tag(studio.tag).denied, "bob to hear", 1.0)
+
+
+def test_a_members_word_that_came_too_fast_is_looked_at_later(bed, studio, monkeypatch):
+    ann, bob, eve = bed.nodes
+    monkeypatch.setattr(removal, "LISTS", (16, 256, 0.3))
+    bob.removal._budget = Budget(16, 256, 0.3)
+    while bob.removal._budget.take(bed.loop.now(), id_of(ann)):
+        pass
+    removed(bed, ann, studio, eve)
+    bed.until(lambda: id_of(eve) in bob.networks.by_tag(studio.tag).denied, "bob to hear", 5.0)
+
+
+def test_what_is_no_deny_list_ends_the_link(bed, studio):
+    ann, bob, eve = bed.nodes
+    link = bob.link(id_of(eve))
+    eve.link(id_of(bob)).send(proto.DENY, network=studio.tag, lists=[b"x"], udp_key=bytes(32))
+    bed.until(lambda: not link.is_ready, "the link to end")
+
+
+def test_a_removed_participant_does_not_come_back_into_the_session_over_another_network(bed, studio):
+    ann, bob, eve = bed.nodes
+    share(bed, ann, "studio", "game", "import p2p\napp = p2p.attach()\nfor event in app:\n    print(type(event).__name__, flush=True)\n")
+    bed.until(lambda: eve.offers.catalogue.newest("game", id_of(ann)), "the offer")
+    session = bed.do(ann.launcher.run("game", [id_of(eve)], [], "studio"))
+    bed.until(lambda: eve.asking.request_rows(), "the request")
+    eve.asking.allow(eve.asking.request_rows()[0]["request"])
+    bed.is_status(ann, session, ann="running", eve="running")
+    port = session.members[id_of(eve)].port
+    deaf(eve, proto.DENY, proto.END)
+    removed(bed, ann, studio, eve)
+    bed.is_status(ann, session, eve="failed")
+    link = eve.link(id_of(ann))
+    link.send(proto.READY, session=session.number, port=port)
+    ask(bed, eve, ann, proto.PING)
+    assert session.members[id_of(eve)].status == proto.BROKEN
+
+
+def test_offers_of_the_removed_do_not_come_in_while_their_signatures_are_looked_at(bed, studio):
+    ann, bob, eve = bed.nodes
+    deaf(eve, proto.DENY)
+    rows = [Offer.signed(eve.identity.key, f"app{number}", bytes([number + 1]) * 32, 5, studio.tag, 1, 1).row() for number in range(40)]
+    eve.link(id_of(ann)).send(proto.CATALOGUE, offers=rows, holdings=[])
+    bed.until(lambda: ann.offers._to_verify, "the catalogue")
+    removed(bed, ann, studio, eve)
+    bed.until(lambda: not ann.offers._to_verify, "all to be looked at")
+    assert not [offer for offer in ann.offers.catalogue.offers([studio.tag]) if offer.publisher_id == id_of(eve)]
+
+
+@pytest.mark.parametrize("trick", ["an offer in lan", "an invitation that nobody answered"])
+def test_who_knows_a_version_of_another_network_is_not_served_it_on_his_own_word(bed, studio, trick):
+    ann, bob, eve = bed.nodes
+    version = share(bed, ann, "studio")
+    deaf(eve, proto.DENY)
+    removed(bed, ann, studio, eve)
+    lan, me, you = ann.networks.tags[0], id_of(eve), id_of(ann)
+    assert is_refused(bed, eve, ann, version)
+    if trick == "an offer in lan":
+        bed.do(eve.offers._publish("mine", version, lan, 1, 9))
+        eve.offers._announce()
+        bed.until(lambda: ann.offers.catalogue.newest("mine", me), "the offer")
+    else:
+        rows = [dict(id=node_id, name="x", status=0, address="", port=0, exit=0) for node_id in (me, you)]
+        eve.link(you).send(proto.INVITE, session=77, app="tool", version=version, publisher=me, network=lan, files=1, bytes=1, arguments=[],
+                           roster=rows, port=1, token=bytes(32), expires_s=60)
+        bed.until(lambda: ann.asking.request_rows(), "the request")
+    assert is_refused(bed, eve, ann, version)
+
+
+def test_the_open_networks_key_makes_nobody_an_admin(bed):
+    ann, bob, eve = bed.nodes
+    lan = ann.networks.by_name("lan")
+    with pytest.raises(Refusal):
+        ask(bed, eve, ann, proto.ADMIN, network=lan.tag, key=lan.ca_key.d.to_bytes(32, "big"))
+    assert not any("an admin" in line for line in bed.said["ann"])
+
+
+def test_a_disk_that_is_full_does_not_undo_a_removal(bed, studio):
+    ann, bob, eve = bed.nodes
+    deaf(eve, proto.DENY)
+    write = bob.networks._disk.write_atomic
+
+    def full(path, data, *mode):
+        if "networks" in str(path):
+            raise UserError("no space left on the disk", code="disk")
+        return write(path, data, *mode)
+    bob.networks._disk = SimpleNamespace(write_atomic=full)
+    removed(bed, ann, studio, eve)
+    bed.until(lambda: id_of(eve) in bob.networks.by_tag(studio.tag).denied, "bob to hear")
+    bed.until(lambda: not is_member(studio, bob, eve), "bob to do it")
+    assert any("could not be written down" in line for line in bed.said["bob"])

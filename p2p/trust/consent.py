@@ -23,8 +23,8 @@ RulesChanged = namedtuple("RulesChanged", "")
 
 
 class Request:
-    """Something that waits. `publisher`: whose application it is, where that can be trusted with all of its versions, else None;
-    `subject` is the caller's own object; times are the loop's, s."""
+    """Something that waits. `publisher`: (network's tag, node ID) of whose application it is, where all of its versions can be trusted,
+    else None; `subject` is the caller's own object; times are the loop's, s."""
 
     def __init__(self, number, kind, node, name, app, version, arguments, expires, subject, publisher=None):
         self.number = number
@@ -75,7 +75,7 @@ class Rule:
         row = {"rule": self.number, "node": node_id_text(self.node), "app": self.app, "version": self.version.hex(),
                "args": self.arguments, "answer": self.answer}
         if self.publisher is not None:
-            row["publisher"] = node_id_text(self.publisher)
+            row["network"], row["publisher"] = self.publisher[0].hex(), node_id_text(self.publisher[1])
         return row
 
 
@@ -168,7 +168,7 @@ class Consent:
         return list(self._rules.values())
 
     def trusts(self, node, app, publisher):
-        """Is there a rule for all versions that this publisher makes of it?"""
+        """Is there a rule for all versions that this publisher, of this network, makes of it?"""
         return any((rule.node, rule.app, rule.publisher) == (node, app, publisher) for rule in self._rules.values())
 
     def drop_rule(self, number):
@@ -224,7 +224,7 @@ def _rule(row):
         raise ValueError("not a rule")
     if arguments is not None and not all(isinstance(argument, str) for argument in arguments):
         raise ValueError("not a rule")
-    publisher = parse_node_id(row["publisher"]) if "publisher" in row else None
+    publisher = (bytes.fromhex(row["network"]), parse_node_id(row["publisher"])) if "publisher" in row else None
     return Rule(number, parse_node_id(row["node"]), app, version, arguments, answer, publisher)
 
 

@@ -116,14 +116,6 @@ class Networks:
         else:
             self._disk.write_atomic(self._path(f"{network.tag.hex()}.json"), to_file(network, leaf, place))
         self._take(network, leaf, place)
-        try:
-            for is_server in (True, False):
-                self._context(network, is_server)
-        except FileNotFoundError:
-            pass                               # a disk in memory (the simulator's), of which OpenSSL sees nothing
-        except (OSError, ValueError):          # what an admin hands over is parsed by OpenSSL here for the first time
-            self._drop(network)
-            raise UserError(f"{network.name}: its certificates are none that OpenSSL takes; nothing has changed here", code="certificate")
         self._changed()
 
     def _drop(self, network):
@@ -137,12 +129,12 @@ class Networks:
             del self._tags[self._contexts.pop(key)]
 
     def replace(self, network):
-        """The same network with another epoch, deny list or UDP key."""
+        """The same network with another epoch, deny list or UDP key. It counts from now on; UserError says that it could not be written."""
+        self._by_tag[network.tag] = network
+        self._changed()
         if network.kind != OPEN:
             data = to_file(network, self._leaves[network.tag], self._places[network.tag])
             self._disk.write_atomic(self._path(f"{network.tag.hex()}.json"), data)
-        self._by_tag[network.tag] = network
-        self._changed()
 
     def remove(self, tag):
         """Be in this network no longer. Raises UserError, also for the last one."""

@@ -62,13 +62,16 @@ def _key_id(key: PublicKey):
     return hashlib.sha256(key.spki[-65:]).digest()[:20]      # RFC 7093, method 1
 
 
-def _certificate(issuer_key, issuer_name, subject_key, subject_name, serial, extensions):
-    to_be_signed = _sequence(
+def _body(issuer_name, subject_key, subject_name, serial, extensions):
+    """What is signed."""
+    return _sequence(
         _der(0xA0, _integer(2)), _integer(serial), _ECDSA_SHA256, _name(issuer_name), _sequence(_VALIDITY), _name(subject_name),
         subject_key.spki, _der(0xA3, _sequence(*extensions)))
-    signature = issuer_key.sign(to_be_signed)
+
+
+def _with_signature(body, signature):
     pair = _sequence(_integer(int.from_bytes(signature[:32], "big")), _integer(int.from_bytes(signature[32:], "big")))
-    return _sequence(to_be_signed, _ECDSA_SHA256, _der(0x03, b"\0" + pair))
+    return _sequence(body, _ECDSA_SHA256, _der(0x03, b"\0" + pair))
 
 
 def _serial(random_bytes):
@@ -76,24 +79,33 @@ def _serial(random_bytes):
     return int.from_bytes(random_bytes[:16], "big") >> 1 | 1
 
 
-def make_ca(key: PrivateKey) -> bytes:
-    """The self-signed CA certificate of a key, the same bytes wherever it is made."""
-    public = key.public
-    return _certificate(key, CA_NAME, public, CA_NAME, _serial(hashlib.sha256(b"ca" + public.spki).digest()), [
+def _ca_body(public: PublicKey) -> bytes:
+    return _body(CA_NAME, public, CA_NAME, _serial(hashlib.sha256(b"ca" + public.spki).digest()), [
         _extension(_BASIC, _sequence(b"\x01\x01\xff", _integer(0)), critical=True),
         _extension(_USAGE, _KEY_CERT_SIGN_CRL_SIGN, critical=True),
         _extension(_SKI, _der(0x04, _key_id(public)))])
 
 
-def make_leaf(ca_key: PrivateKey, public_key: PublicKey, serial: bytes) -> bytes:
-    """A node's certificate under a CA. `serial`: 16 random bytes."""
-    return _certificate(ca_key, CA_NAME, public_key, LEAF_NAME, _serial(serial), [
+def _leaf_body(ca_key: PublicKey, public: PublicKey, serial: int) -> bytes:
+    return _body(CA_NAME, public, LEAF_NAME, serial, [
         _extension(_BASIC, _sequence(), critical=True),
         _extension(_USAGE, _DIGITAL_SIGNATURE, critical=True),
-        _extension(_SKI, _der(0x04, _key_id(public_key))),
-        _extension(_AKI, _sequence(_der(0x80, _key_id(ca_key.public)))),
+        _extension(_SKI, _der(0x04, _key_id(public))),
+        _extension(_AKI, _sequence(_der(0x80, _key_id(ca_key)))),
         _extension(_EKU, _sequence(_SERVER_AND_CLIENT)),
         _extension(_ALT, _sequence(_der(0x82, SAN.encode("ascii"))))])
+
+
+def make_ca(key: PrivateKey) -> bytes:
+    """The self-signed CA certificate of a key, the same bytes wherever it is made."""
+    body = _ca_body(key.public)
+    return _with_signature(body, key.sign(body))
+
+
+def make_leaf(ca_key: PrivateKey, public_key: PublicKey, serial: bytes) -> bytes:
+    """A node's certificate under a CA. `serial`: 16 random bytes."""
+    body = _leaf_body(ca_key.public, public_key, _serial(serial))
+    return _with_signature(body, ca_key.sign(body))
 
 
 def to_pem(certificate: bytes) -> str:
@@ -134,25 +146,34 @@ def spki_of(certificate: bytes) -> bytes:
     return certificate[at:after]
 
 
-def is_issued(certificate: bytes, ca: bytes) -> bool:
-    """Did the key of this CA certificate sign that certificate? Takes about 5 ms. Raises BadCertificate for other shapes.
+def is_ca(certificate: bytes) -> bool:
+    """Is this, byte for byte, a CA certificate as `make_ca` writes it? Takes about 5 ms. Raises BadCertificate, BadKey.
 
-    For certificates that OpenSSL has not seen. A CA's key signs certificates of members and nothing else of this form.
+    For certificates that others hand over and OpenSSL has not seen: what it cannot read would stop all that this node accepts.
     """
-    if len(certificate) > MAX_CERTIFICATE:
-        raise BadCertificate(f"a certificate of {len(certificate)} bytes")
+    public = PublicKey.from_spki(spki_of(certificate))
+    return _is_signed(certificate, _ca_body(public), public)
+
+
+def is_leaf(certificate: bytes, ca: bytes) -> bool:
+    """As `is_ca`, of a member's certificate under this CA."""
+    public, ca_key = PublicKey.from_spki(spki_of(certificate)), PublicKey.from_spki(spki_of(ca))
+    body = _read(certificate, 0, len(certificate), 0x30)
+    inside = _read(certificate, body[0], body[1], 0x30)
+    start, end = _read(certificate, _read(certificate, inside[0], inside[1], 0xA0)[1], inside[1], 0x02)
+    return _is_signed(certificate, _leaf_body(ca_key, public, int.from_bytes(certificate[start:end], "big")), ca_key)
+
+
+def _is_signed(certificate, body, key):
     whole, end = _read(certificate, 0, len(certificate), 0x30)
-    _, signed_end = _read(certificate, whole, end, 0x30)
-    if end != len(certificate) or certificate[signed_end:signed_end + len(_ECDSA_SHA256)] != _ECDSA_SHA256:
-        raise BadCertificate("a certificate of another shape")
-    bits, bits_end = _read(certificate, signed_end + len(_ECDSA_SHA256), end, 0x03)
-    at, pair_end = _read(certificate, bits + 1, bits_end, 0x30)
-    r = _read(certificate, at, pair_end, 0x02)
-    s = _read(certificate, r[1], pair_end, 0x02)
-    if certificate[bits] != 0 or not bits_end == pair_end == s[1] or bits_end != end or max(r[1] - r[0], s[1] - s[0]) > 33:
+    at = whole + len(body) + len(_ECDSA_SHA256)
+    pair = _read(certificate, _read(certificate, at, end, 0x03)[0] + 1, end, 0x30)
+    r = _read(certificate, pair[0], pair[1], 0x02)
+    s = _read(certificate, r[1], pair[1], 0x02)
+    if max(r[1] - r[0], s[1] - s[0]) > 33:
         raise BadCertificate("a signature of another shape")
     numbers = [int.from_bytes(certificate[start:stop], "big") for start, stop in (r, s)]
     if max(numbers) >> 256:
         raise BadCertificate("a signature of another shape")
     signature = b"".join(number.to_bytes(32, "big") for number in numbers)
-    return PublicKey.from_spki(spki_of(ca)).verify(certificate[whole:signed_end], signature)
+    return certificate == _with_signature(body, signature) and key.verify(body, signature)

@@ -108,7 +108,10 @@ async def allow(command, node):
         raise UsageError("--publisher is about a rule: say --always as well")
     request = node.asking.allow(args.n, args.always, args.any_args, args.publisher)
     what = f"{clean(request.app)} {short(command, request.version.hex())} of {node.label(request.node)}"
-    whose = f", ALL VERSIONS that {node.label(request.publisher)} publishes" if args.publisher else ""
+    whose = ""
+    if args.publisher:
+        tag, publisher = request.publisher
+        whose = f", ALL VERSIONS that {node.label(publisher)} publishes in {node.networks.name_of(tag)}"
     arguments = "ANY arguments" if args.any_args else "these arguments"
     rule = f"; from now on without asking{whose}, with {arguments}" if args.always else ""
     command.done(f"allowed {what}{rule}")
