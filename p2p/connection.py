@@ -49,8 +49,7 @@ class Connection:
     # Beyond 30 attributes an object without slots looks each up in a dictionary of its own
     __slots__ = ("loop", "channel", "owner", "hello", "traffic", "silence", "rtt_s", "networks", "on_finished", "opened_at",
                  "last_in", "last_out", "_patience", "_deaf_at", "_is_deaf", "_is_paused", "_write_error", "_decoder", "_frames",
-                 "_out", "_is_cold", "_summed", "_summed_bytes", "_unsent", "_full_since",
-                 "_exchange", "_room", "_state")
+                 "_out", "_is_cold", "_summed", "_summed_bytes", "_unsent", "_full_since", "_exchange", "_room", "_state")
 
     def __init__(self, loop, channel, owner):
         self.loop = loop

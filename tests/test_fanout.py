@@ -102,6 +102,22 @@ def test_a_batch_counts_as_queued_and_leaves_when_it_is_large(loop):
     until(loop, lambda: all(got and got[-1] == (proto.INPUT.number, large) for got in heard))
 
 
+def test_no_write_is_empty_for_python_38_takes_that_for_the_end_of_the_connection(loop):
+    (sender, receiver), (_, owner) = connected(loop)
+    got, offered = [], []
+    owner.dispatch.raw(proto.INPUT, lambda connection, request, body: got.append(len(body)))
+    sender.channel.send_many = lambda views, send=sender.channel.send_many: offered.extend(map(len, views)) or send(views)
+    receiver.pause(True)
+    fanout = Fanout(loop)
+    for _ in range(60):
+        fanout.post([sender], SAY, bytes(200_000))
+        loop.turn(0)
+    assert sender.queued > 1_000_000, "the kernel was to be full"
+    receiver.pause(False)
+    until(loop, lambda: got == [200_000] * 60)
+    assert min(offered) > 0 and sender.is_ready
+
+
 def test_what_was_sent_to_all_is_given_back_without_the_collector(loop):
     senders, heard = crowd(loop, 2)
     fanout = Fanout(loop)
