@@ -188,6 +188,7 @@ def test_a_terminal_that_has_gone_away_is_restored_in_silence():
     master, slave = pty.openpty()
     saved = system.raw_mode(slave)
     os.close(master)
+    assert saved
     system.restore_mode(slave, saved)
     os.close(slave)
     system.restore_mode(slave, saved)
