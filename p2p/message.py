@@ -9,9 +9,8 @@ the class's name and its fields' names and types in order, as text; its id is th
 Instances exchange schemas when they meet, so two versions of an application that do not fit say so at once, and bytes
 are only ever read by the very declaration that wrote them: hence no tags, no optional fields, no skipping on the wire.
 
-A type of field is a small object (see `_Type`) that says which Python values it takes and how they are packed; another
-type is another such object, and `_type_of` is the one place that finds it for an annotation. Annotations are looked up,
-never evaluated. What does not work is said where the class is defined, not when the first message gets lost.
+Which types a field can have is fields.py's. What does not work is said where the class is defined, not when the first
+message gets lost.
 
 What arrives is hostile: `decode` raises PeerError for whatever does not fit the declaration to the last byte.
 """
@@ -21,12 +20,9 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import limits
-from .codec import Flag, Number, Sized
 from .errors import PeerError, TimedOut, UserError
+from .fields import NoType, Type, bounded, part, type_of
 from .text import plural
-
-_LENGTH = struct.Struct("<I")
-_WHOLE = 1 << 63
 
 
 class Gone(UserError):
@@ -40,98 +36,8 @@ class Timeout(TimedOut):
     """The peer that was asked did not answer in time, though it is there."""
 
 
-# Types of fields
+USABLE = "int, float, bool, str, bytes, List[...], Dict[...], Optional[...], list, dict, or a message class"
 
-class _Type:
-    """`normal(value)`: the value as the receiver will have it, or a TypeError or ValueError that says why not."""
-
-    def __init__(self, python, codec):
-        self.name = python.__name__
-        self.python = python
-        self.pack = codec.pack
-        self.unpack = codec.unpack
-
-    def normal(self, value):
-        """Exactly this type; a bool field is not given 1 by accident."""
-        if not isinstance(value, self.python):
-            raise TypeError(f"wants {self.name}, got {type(value).__name__}")
-        return value
-
-
-class _Int(_Type):
-    def normal(self, value):
-        number = int(super().normal(value))
-        if not -_WHOLE <= number < _WHOLE:
-            raise ValueError(f"an int of {number.bit_length()} bits; 63 and a sign fit into a message")
-        return number
-
-
-class _Float(_Type):
-    def normal(self, value):
-        try:
-            return float(value if isinstance(value, int) else super().normal(value))
-        except OverflowError:
-            raise ValueError("an int that is too large for a float")
-
-
-class _Text(_Type):
-    def __init__(self):
-        super().__init__(str, Sized(limits.MAX_MESSAGE, True))
-        self._unpack_bytes = Sized(limits.MAX_MESSAGE, False).unpack
-        self.unpack = self._unpack_strictly
-
-    def normal(self, value):
-        text = str(super().normal(value))
-        try:
-            _bounded(len(text) if text.isascii() else len(text.encode()))
-        except UnicodeEncodeError:
-            raise ValueError("half a surrogate pair, which is no text; send bytes instead") from None
-        return text
-
-    def _unpack_strictly(self, data, at):
-        value, at = self._unpack_bytes(data, at)
-        try:
-            return value.decode(), at
-        except UnicodeDecodeError:
-            raise PeerError("a text that is not UTF-8", "malformed") from None
-
-
-class _Bytes(_Type):
-    def __init__(self):
-        super().__init__(bytes, Sized(limits.MAX_MESSAGE, False))
-
-    def normal(self, value):
-        data = bytes(value if isinstance(value, (bytearray, memoryview)) else super().normal(value))
-        _bounded(len(data))
-        return data
-
-
-def _bounded(count):
-    if count > limits.MAX_MESSAGE:
-        raise ValueError(f"{count} bytes, a message takes at most {limits.MAX_MESSAGE}; "
-                         "send a file, open a stream, or send it in parts")
-
-
-_TYPES = {kind.python: kind for kind in (
-    _Int(int, Number("int", "q")), _Float(float, Number("float", "d")), _Type(bool, Flag()), _Text(), _Bytes())}
-_NAMED = {kind.name: kind for kind in _TYPES.values()}
-
-
-def _type_of(cls, name, annotation):
-    """The _Type of an annotation, which is a string where the author's file defers them."""
-    found = annotation
-    if isinstance(annotation, str):
-        known = vars(sys.modules.get(cls.__module__, sys))
-        found = known.get(annotation, _NAMED[annotation].python if annotation in _NAMED else None)
-    try:
-        return _TYPES[found]
-    except (KeyError, TypeError):
-        shown = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", repr(annotation))
-        raise TypeError(f"{cls.__name__}.{name}: {shown} cannot be a message's field; "
-                        f"use {', '.join(_NAMED)}") from None
-
-
-# Messages
 
 class Message:
     """Base of an application's messages. `sender` is the peer it came from, None on one that was made here."""
@@ -139,7 +45,7 @@ class Message:
     sender: Any = None
     schema_id = 0
     schema_text = ""
-    _fields: Dict[str, Any] = {}       # name -> _Type, in order
+    _fields: Dict[str, Type] = {}      # name -> Type, in order
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -181,7 +87,7 @@ def encode(message: Message) -> bytes:
     parts = [kind.pack(_checked(cls, name, getattr(message, name))) for name, kind in cls._fields.items()]
     data = b"".join(parts)
     try:
-        _bounded(len(data))
+        bounded(len(data))
     except ValueError as error:
         raise ValueError(f"{cls.__name__}: {error}") from None
     return data
@@ -205,17 +111,13 @@ def decode(cls, data: bytes):
 
 
 def _checked(cls, name, value):
-    kind = cls._fields[name]
-    try:
-        return kind.normal(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{cls.__name__}.{name}: {error}") from None
+    return part(f"{cls.__name__}.{name}", cls._fields[name], value)
 
 
 # Classes
 
 def _declared(cls):
-    """name -> _Type of all fields, those of base classes first. TypeError for what cannot be a field."""
+    """name -> Type of all fields, those of base classes first. TypeError for what cannot be a field."""
     fields: Dict[str, Any] = {}
     for base in reversed(cls.__mro__[1:]):
         fields.update(vars(base).get("_fields", {}))
@@ -225,7 +127,10 @@ def _declared(cls):
             continue
         if name.startswith("_") or hasattr(Message, name):
             raise TypeError(f"{cls.__name__}.{name}: this name is the framework's; call the field something else")
-        fields[name] = _type_of(cls, name, annotation)
+        try:
+            fields[name] = type_of(annotation, cls.__module__)
+        except NoType as error:
+            raise TypeError(f"{cls.__name__}.{name}: {error} cannot be a message's field; use {USABLE}") from None
     needed_after = ""
     for name, kind in fields.items():
         if hasattr(cls, name):

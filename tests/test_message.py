@@ -168,13 +168,17 @@ def defined(name, annotations, **content):
 
 
 @pytest.mark.parametrize("annotations, content, words", [
-    ({"x": list}, {}, "Bad.x: list cannot be a message's field; use int, float, bool, str, bytes"),
-    ({"x": typing.List[int]}, {}, "cannot be a message's field"),
-    ({"x": "typing.Optional[int]"}, {}, "Bad.x: typing.Optional[int] cannot be a message's field"),
+    ({"x": set}, {}, "Bad.x: set cannot be a message's field; use int, float, bool, str, bytes, List[...]"),
+    ({"x": typing.List[set]}, {}, "Bad.x: set cannot be a message's field"),
+    ({"x": "typing.Set[int]"}, {}, "Bad.x: typing.Set[int] cannot be a message's field"),
+    ({"x": typing.Union[int, str]}, {}, "Bad.x: typing.Union[int, str] cannot be a message's field"),
+    ({"x": typing.Dict[float, int]}, {}, "Bad.x: a dict whose keys are float cannot be a message's field"),
     ({"x": "__import__('os')"}, {}, "cannot be a message's field"),
     ({"x": None}, {}, "cannot be a message's field"),
     ({"x": [1]}, {}, "cannot be a message's field"),
-    ({"x": Say}, {}, "Bad.x: Say cannot be a message's field"),
+    ({"x": Message}, {}, "Bad.x: Message cannot be a message's field"),
+    ({"x": "Bad"}, {}, "Bad.x: Bad cannot be a message's field"),
+    ({"x": typing.List[Nothing]}, {}, "which has no fields, cannot be a message's field"),
     ({"sender": str}, {}, "Bad.sender: this name is the framework's"),
     ({"schema_id": int}, {}, "this name is the framework's"),
     ({"_x": int}, {}, "this name is the framework's"),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     # 0: pure: no I/O, no clock, no randomness
-    "errors limits budget timers codec proto text record layout datagram lookalike names membership message trust.ecc trust.x509 "
+    "errors limits budget timers codec proto text record layout datagram lookalike names membership fields message trust.ecc trust.x509 "
     "trust.network trust.pake trust.invitations trust.denial sync.manifest sync.ignore",
     # 1: mechanisms
     "tasks system interfaces poller loop channel process disk traffic dispatch exchange fanout unsent connection server "
