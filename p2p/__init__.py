@@ -9,10 +9,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "attach": "app", "App": "app", "Peer": "app",
     "Message": "message", "Join": "message", "Leave": "message", "Line": "message", "Eof": "message",
-    "Gone": "message", "Timeout": "message",
+    "Change": "message", "Gone": "message", "Timeout": "message",
+    "UserError": "errors",
     "clean": "text",
 }
-__all__ = ["__version__", "App", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "Timeout", "attach", "clean"]
+__all__ = ["__version__", "App", "Change", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "Timeout", "UserError", "attach",
+           "clean"]
 
 
 def __getattr__(name):

@@ -12,6 +12,8 @@ Each peer gives one Join before its first message and at most one Leave after it
 """
 
 import sys
+from types import MappingProxyType
+from typing import Mapping
 
 from . import child
 from .codec import as_dict
@@ -20,6 +22,7 @@ from .fanout import Fanout
 from .inbox import Input
 from .instance import UNREAD, Instance, Peer, fields_of, message_of
 from .message import Gone, Message, Timeout
+from .ordering import MAX_STATE
 from .proto import DATA, PING, UNSUPPORTED
 from .text import block, clean
 
@@ -71,6 +74,17 @@ def _check_seconds(timeout, where):
         raise ValueError(f"{where}: the timeout is a number of seconds, such as 2.5, not {timeout!r}")
 
 
+class _Due:
+    """Stands in the queue of events for a function that is to be called every so many seconds."""
+
+    __slots__ = ("function", "seconds", "at")
+
+    def __init__(self, function, seconds, at):
+        self.function = function
+        self.seconds = seconds
+        self.at = at
+
+
 class App:
     """One instance of an application, and its view of the others."""
 
@@ -90,6 +104,7 @@ class App:
     def _begin(self, wait):
         instance = self._instance
         self._turn_until(lambda: instance.root.is_told and instance.everybody_answered() or instance.ended, wait)
+        instance.shared.start()
 
     # -- who
 
@@ -138,8 +153,15 @@ class App:
         else:
             self._send(peer, fields)
 
-    def broadcast(self, message: Message) -> None:
-        """Send to all peers that are here."""
+    def broadcast(self, message: Message, ordered=False) -> None:
+        """Send to all peers that are here. `ordered`: through the host, so that all get it in the same order, this one included.
+        Raises Gone, for an ordered one, when the host is."""
+        if ordered:
+            fields = fields_of(message)
+            self._wait_for_order()
+            self._instance.shared.propose(**fields)
+            self._loop.flush()
+            return
         body = DATA.pack(**fields_of(message))
         links = self._all_links()
         while not all(link.is_ready for link in links):     # one broke while another was waited for
@@ -147,6 +169,47 @@ class App:
         if links:
             self._fanout.post(links, DATA.word, body)
             self._loop.flush()     # as in _send
+
+    def share(self, key: str, value) -> None:
+        """Set `app.state[key]` for everybody; None takes the key away. Returns when it is so here, behind all earlier changes.
+
+        `value` is what a field of type Any takes. Raises Gone when the host is, UserError where all that is shared would be too large.
+        """
+        shared = self._instance.shared
+        self._wait_for_order()
+        serial = shared.propose_change(key, value)
+        self._loop.flush()
+        self._turn_until(lambda: not shared.is_pending(serial) or self._is_order_lost() or self._instance.is_full)
+        if shared.was_too_large(serial):
+            raise UserError(f"share({key!r:.40}, ...): all that is shared together may have {MAX_STATE} bytes", code="full")
+        if shared.is_pending(serial):
+            raise self._too_much() if self._instance.is_full and not self._is_order_lost() else self._no_order()
+
+    @property
+    def state(self) -> Mapping:
+        """What has been shared, the same at everybody after the same changes; to be read only."""
+        return MappingProxyType(self._instance.shared.state.values)
+
+    def _is_order_lost(self):
+        host = self._instance.host
+        return self._instance.ended or host is not self.me and (host.has_left or not host.was_joined)
+
+    def _no_order(self):
+        if self._instance.ended:
+            return Gone("the session has ended")
+        return Gone(f"{self._instance.host.name} is not here; the host keeps the order in which all see ordered messages and changes")
+
+    def _wait_for_order(self):
+        """Not faster than the slowest reads."""
+        shared = self._instance.shared
+        while True:
+            if self._is_order_lost():
+                raise self._no_order()
+            if shared.has_room:
+                return
+            self._turn_until(lambda: shared.has_room or self._is_order_lost() or self._instance.is_full, STUCK)
+            if self._instance.is_full and not shared.has_room:
+                raise self._too_much()
 
     def _all_links(self):
         links = []
@@ -246,6 +309,26 @@ class App:
             return function
         return register
 
+    def every(self, seconds: float):
+        """Decorator: call the function, which takes nothing, every so many seconds, whichever way the program looks for events.
+        Not inside a handler or a call that waits for something else: then it is late, and what was missed is left out. A function
+        that returns False is called no more."""
+        _check_seconds(seconds, "@app.every")
+        if not 0 < seconds < float("inf"):
+            raise ValueError(f"@app.every: the pause is a number of seconds above 0, not {seconds!r}")
+
+        def register(function):
+            self._loop.call_later(seconds, self._events.put, _Due(function, seconds, self._loop.now() + seconds))
+            return function
+        return register
+
+    def _call(self, due):
+        if due.function() is False:
+            return
+        now = self._loop.now()
+        due.at = now - (now - due.at) % due.seconds + due.seconds
+        self._loop.call_at(due.at, self._events.put, due)
+
     def run(self) -> None:
         """Hand events to their handlers until the session ends. Events without a handler are passed over."""
         for event in self:
@@ -277,12 +360,18 @@ class App:
         """The next event, or None: nothing within `timeout` seconds (None: as long as it takes), or the session is over."""
         if timeout is not None:
             _check_seconds(timeout, "app.poll")
-        self._input.wanted()
-        if not self._events:
-            self._turn_until(lambda: self._events or self._instance.ended, timeout)
-        elif self._loop.now() - self._turned_at > LOOK_AROUND:
-            self._turn(0)
-        return self._instance.next_event() if self._events else None
+        deadline = None if timeout is None else self._loop.now() + timeout
+        while True:
+            self._input.wanted()
+            if not self._events:
+                left = None if deadline is None else max(0.0, deadline - self._loop.now())
+                self._turn_until(lambda: self._events or self._instance.ended, left)
+            elif self._loop.now() - self._turned_at > LOOK_AROUND:
+                self._turn(0)
+            event = self._instance.next_event() if self._events else None
+            if not isinstance(event, _Due):
+                return event
+            self._call(event)
 
     def fileno(self) -> int:
         """A descriptor for `select` in a foreign event loop: when it is readable, and 4 times a second, `poll()` until None."""
@@ -351,7 +440,9 @@ class App:
     def _deliver(self):
         """Until the peers have read what was sent: they answer a PING behind it. Whoever is too busy for that is not waited for."""
         echoes = [link.request(PING, DELIVERY) for link in self._instance.links]
-        self._turn_until(lambda: all(echo.done for echo in echoes) or self._instance.ended, DELIVERY)
+        shared = self._instance.shared
+        self._turn_until(lambda: self._instance.ended or all(echo.done for echo in echoes) and (shared.is_settled or self._is_order_lost()),
+                         DELIVERY)
 
     def close(self) -> None:
         """See to it that what was sent is read, say goodbye to the peers. Happens by itself at the end of the program."""

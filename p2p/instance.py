@@ -26,6 +26,7 @@ from .links import TOGETHER, Links
 from .loop import Loop
 from .message import Join, Leave, Message, decode, encode, message_class, schemas
 from .server import Server
+from .shared import Shared
 from .text import clean
 from .trust.identity import Identity
 from .trust.networks import Networks
@@ -76,6 +77,7 @@ class Instance:
         self._offered = {}            # (peer ID, who dialled) -> connection that the other end may choose, or not
         self.dispatch.raw(proto.DATA, self._on_data)
         self.dispatch.notice(proto.SCHEMAS, self._on_schemas)
+        self.shared = Shared(self)
         identity = Identity.load_or_create(self.loop.disk, told["home"], self.loop.entropy)
         self._networks = Networks(told["home"], identity, self.loop.disk, self.loop.entropy)
         self.server = self._listen(told["port"])
@@ -85,6 +87,7 @@ class Instance:
         for row in told["roster"]:
             self._learn(bytes.fromhex(row["id"]), row["name"], row["status"], row["address"], row["port"])
         self.host = self._members.get(bytes.fromhex(told["host"]), self.me)
+        self.shared.begin()
 
     def _listen(self, port):
         try:
@@ -119,8 +122,9 @@ class Instance:
             self.client.keep(peer.id, [peer.place], self._tag)
 
     def everybody_answered(self):
-        """Is each member of the roster here, or known not to come?"""
-        return all(peer.was_joined or peer.has_left for peer in self._members.values() if peer is not self.me)
+        """Is each member of the roster here, or known not to come? What is shared must be here, too."""
+        return (all(peer.was_joined or peer.has_left for peer in self._members.values() if peer is not self.me)
+                and self.shared.is_level)
 
     # -- peers come and go
 
@@ -160,14 +164,16 @@ class Instance:
 
     def _choose(self, connection):
         """This connection is the link from now on."""
+        peer = self._members[connection.peer_id]
         known = self.links.get(connection.peer_id)
         if known is not None:
             known.abort()
         self.links.adopt(connection)
         self.client.connected(connection.peer_id)
-        self._is_here(self._members[connection.peer_id])
+        self.is_here(peer)
         connection.pause(self.is_full)
         connection.send(proto.SCHEMAS, schemas=[{"id": number, "text": text} for number, text in schemas()[:1024]])
+        self.shared.linked(peer, connection)
 
     def connection_refused(self, connection, error):
         """A stranger at the port."""
@@ -185,7 +191,15 @@ class Instance:
         else:
             self.loop.call_later(SECOND_DIALLER, self._dial, peer)
 
-    def _is_here(self, peer):
+    def member(self, node_id):
+        """The Peer with this ID. PeerError for a stranger's."""
+        peer = self._members.get(node_id)
+        if peer is None:
+            raise PeerError("speaks of somebody who takes no part in this session", "order")
+        return peer
+
+    def is_here(self, peer):
+        """It takes part: its Join, if that has not come yet."""
         peer.has_left, peer.was_joined = False, True
         if peer not in self.joined:
             self.joined.append(peer)
@@ -237,6 +251,7 @@ class Instance:
         if peer in self.joined:
             self.joined.remove(peer)
             self.events.put(Leave(peer))
+            self.shared.left(peer)
         connection = self.links.get(peer.id)
         if connection is not None:
             connection.finish("it has ended" if peer.has_ended else "it cannot be reached", leaving=peer.has_ended)
@@ -249,7 +264,8 @@ class Instance:
         data = proto.DATA.unpack(body)
         message = message_of(data.schema, data.fields)
         if message is None:
-            self._complain(connection, "sends messages of a class that this program does not have: it runs another version")
+            self.complain(self.member(connection.peer_id), "sends messages of a class that this program does not have: it runs another "
+                          "version")
             connection.refuse(proto.DATA.number, request, proto.UNSUPPORTED, "the receiver has no such message class")
             return
         if request:
@@ -291,11 +307,12 @@ class Instance:
         for row in told.schemas:
             known = mine.get(row.text.split("(")[0])
             if known and known[0] != row.id:
-                self._complain(connection, f"has another {known[1].split('(')[0]}: there {clean(row.text, 200)}, here {known[1]}; "
-                                           "they run different versions")
+                self.complain(self.member(connection.peer_id), f"has another {known[1].split('(')[0]}: there {clean(row.text, 200)}, "
+                              f"here {known[1]}; they run different versions")
 
-    def _complain(self, connection, text):
-        name = self._members[connection.peer_id].name
+    def complain(self, peer, text):
+        """Say on this program's standard error what a peer does, each thing once."""
+        name = peer.name
         if (name, text) not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
             self._complaints.append((name, text))
             sys.stderr.write(f"p2pframe: {name} {text}\n")

@@ -216,6 +216,20 @@ class Leave(Event):
         self.sender = sender
 
 
+class Change(Event):
+    """`sender` has shared `value` under `key`: in the same order at everybody. None: nothing stands there any more."""
+
+    __slots__ = ("key", "value", "sender")
+
+    def __init__(self, key, value, sender=None):
+        self.key = key
+        self.value = value
+        self.sender = sender
+
+    def __hash__(self):
+        return hash((Change, self.key))          # a value may be a list
+
+
 class Line(Event):
     """The user typed `text`, a line without its end."""
 

@@ -162,6 +162,24 @@ DATA = message(
     0x42, "DATA", "An application's own message: schema id, then its fields. A request where the id is not 0.",
     ("schema", u32), ("fields", blob(limits.MAX_BODY)), reply=(("schema", u32), ("fields", blob(limits.MAX_BODY))))
 
+# -- one order for all instances of a session (ordering.py); the host numbers
+
+PROPOSE = message(
+    0x43, "PROPOSE", "To the host: number this. `serial`: the proposer's own count. `kind`: 0 a message, as DATA; 1 a change of the shared "
+    "state, a text and a value of any type.",
+    ("serial", u64), ("kind", u8), ("schema", u32), ("fields", blob(limits.MAX_MESSAGE)))
+ORDERED = message(
+    0x44, "ORDERED", "From the host: the entry with this number, proposed by `sender`. All have everything up to `stable`.",
+    ("number", u64), ("stable", u64), ("sender", node_id), ("serial", u64), ("kind", u8), ("schema", u32),
+    ("fields", blob(limits.MAX_MESSAGE)))
+FOLLOW = message(0x45, "FOLLOW", "To the host, on each new link: the sender has everything up to this number.", ("last", u64))
+CONFIRM = message(
+    0x46, "CONFIRM", "To the host: the sender has everything up to this number. From the host: all have.", ("last", u64))
+SHARED = message(
+    0x47, "SHARED", "From the host to whoever comes too late for single entries: the shared state as it is behind entry `number`, and the "
+    "serial of the receiver's last numbered proposal.",
+    ("number", u64), ("serial", u64), ("changes", several(blob(limits.MAX_MESSAGE), 10_000)))
+
 # -- the owner's command line on loopback
 
 COMMAND = message(

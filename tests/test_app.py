@@ -431,29 +431,6 @@ except p2p.Gone as error:
     assert sorted(left.strip("[]").replace("'", "").split(", ")) == ["Join bob", "Join eve", "Leave bob"] and left.endswith("'Leave bob']")
 
 
-def test_another_event_loop_can_wait_for_the_app(room):
-    room.start("""
-import p2p, select
-class Say(p2p.Message):
-    text: str
-app = p2p.attach(wait=0)
-while not app.has_ended:
-    select.select([app.fileno()], [], [], 0.25)
-    for event in iter(app.poll, None):
-        print(repr(event), flush=True)
-        if isinstance(event, p2p.Line):
-            app.broadcast(Say(event.text))
-        if isinstance(event, Say) and event.text == "end":
-            app.end()
-""")
-    for node in (0, 1):
-        room.says(node, "Join")
-    room.job(0).write(b"hello\n")
-    room.says(1, "Say(text='hello')")
-    room.job(0).write(b"end\n")
-    room.until(lambda: room.job(0).exit == room.job(1).exit == 0, what="the end")
-
-
 def test_who_is_killed_has_left_for_the_others_in_less_than_a_second(room):
     room.start("import p2p\nfor event in p2p.attach():\n    print(type(event).__name__, flush=True)\n")
     for node in (0, 1):

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     # 0: pure: no I/O, no clock, no randomness
-    "errors limits budget timers codec proto text record layout datagram lookalike names membership fields message trust.ecc trust.x509 "
-    "trust.network trust.pake trust.invitations trust.denial sync.manifest sync.ignore",
+    "errors limits budget timers codec proto text record layout datagram lookalike names membership fields message ordering "
+    "trust.ecc trust.x509 trust.network trust.pake trust.invitations trust.denial sync.manifest sync.ignore",
     # 1: mechanisms
     "tasks system interfaces poller loop channel process disk traffic dispatch exchange fanout unsent connection server "
     "client links udp broadcaster segment state log",
@@ -25,7 +25,8 @@ FLOORS = (
     "trust.identity trust.networks trust.consent sync.scan sync.staging sync.store sync.catalogue sync.transfer "
     "sessions jobs inviting joining",
     # 3: the kinds of process, what applications import, and the simulator
-    "node neighbours acquaintances belonging removal asking launching guardian offers owner publishing app instance inbox child testing",
+    "node neighbours acquaintances belonging removal asking launching guardian offers owner publishing app "
+    "instance shared inbox child testing",
     # 4: faces
     "verbs rootlink shell script modes cli terminal",
 )
