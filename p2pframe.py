@@ -12,7 +12,7 @@ if sys.version_info < (3, 8):
 
 
 def main(words):
-    """Run one of the three: the version, an application's process, the command line."""
+    """Run one of these: the version, an application's process, one that works for it, the command line."""
     if words == ["--version"]:
         from p2p import __version__
         try:
@@ -30,7 +30,10 @@ def main(words):
         sys.path.insert(0, folder)
     if len(words) == 2 and words[0] == "--instance":
         from p2p import child
-        return child.main(words[1])
+        return child.main(words[1], entry)
+    if len(words) == 2 and words[0] == "--worker":
+        from p2p import worker
+        return worker.main(words[1])
     from p2p import cli
     return cli.main(words, entry)
 

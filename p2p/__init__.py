@@ -10,11 +10,11 @@ _HOMES = {
     "attach": "app", "App": "app", "Peer": "app",
     "Message": "message", "Join": "message", "Leave": "message", "Line": "message", "Eof": "message",
     "Change": "message", "Gone": "message", "Timeout": "message",
-    "UserError": "errors",
+    "UserError": "errors", "TaskFailed": "farming",
     "clean": "text",
 }
-__all__ = ["__version__", "App", "Change", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "Timeout", "UserError", "attach",
-           "clean"]
+__all__ = ["__version__", "App", "Change", "Eof", "Gone", "Join", "Leave", "Line", "Message", "Peer", "TaskFailed", "Timeout", "UserError",
+           "attach", "clean"]
 
 
 def __getattr__(name):

@@ -45,6 +45,8 @@ def attach(name=None, wait=WAIT) -> "App":
     line that says what to do, in a process that no root started.
     """
     global _app
+    if child.stand is not None:
+        return child.stand               # this process works at tasks
     if _app is None:
         _check_seconds(wait, "p2p.attach(wait=S)")
         if child.bootstrap is None:
@@ -297,6 +299,36 @@ class App:
             connection, number = asked
             connection.reply(DATA, number, **fields)
             self._loop.flush()
+
+    # -- many hands
+
+    def task(self, function=None, workers=None):
+        """Decorator: the function is one that `map` may call on any node, in processes of their own, one for each core or `workers`.
+
+        In such a process `main.py` runs only to where it does more with the App than define tasks: define them right behind `attach`.
+        """
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ValueError(f"@app.task(workers=N): a number of processes, not {workers!r}")
+
+        def register(function):
+            self._instance.farming.task(function, workers)
+            return function
+        return register(function) if function is not None else register
+
+    def map(self, function, items, in_order=True):
+        """Iterate over (item, result) of a task, done wherever a node of the session has a core free, this one included.
+
+        An item that is a tuple or a list holds the function's arguments. Items are drawn as somebody is free; results come in their
+        order, or as they are ready. What a node had that left is done again elsewhere: at least once each. Raises TaskFailed where a
+        task raised, Gone when the session ends. Other events wait meanwhile.
+        """
+        return self._instance.farming.map(function, items, in_order, self._turn_while_mapping)
+
+    def _turn_while_mapping(self, condition):
+        instance = self._instance
+        self._turn_until(lambda: condition() or instance.ended or instance.is_full)
+        if not condition():
+            raise Gone("the session has ended") if instance.ended else self._too_much()
 
     # -- receiving
 

@@ -11,11 +11,14 @@ import os
 import runpy
 import signal
 import sys
+from typing import Any
 
 from . import system
 
 MAX_BOOTSTRAP = 1 << 20
-bootstrap = None          # what the root told; None in a process that no root started
+bootstrap: Any = None     # what the root told; None in a process that no root started
+entry = ""                # the script that this process was started with
+stand: Any = None         # what `p2p.attach` gives in a process that works for an instance (worker.py)
 _at_exit = []
 
 
@@ -24,9 +27,10 @@ def on_exit(callback):
     _at_exit.append(callback)
 
 
-def main(word) -> int:
+def main(word, script) -> int:
     """Run the application that the descriptor named by `word` describes; the process's exit code."""
-    global bootstrap
+    global bootstrap, entry
+    entry = script
     system.ensure_standard_descriptors()
     try:
         with os.fdopen(system.open_passed(word), "rb") as pipe:

@@ -21,6 +21,7 @@ from . import proto
 from .client import Client
 from .dispatch import Dispatch
 from .errors import LinkDown, PeerError
+from .farming import Farming
 from .inbox import Inbox
 from .links import TOGETHER, Links
 from .loop import Loop
@@ -78,6 +79,7 @@ class Instance:
         self.dispatch.raw(proto.DATA, self._on_data)
         self.dispatch.notice(proto.SCHEMAS, self._on_schemas)
         self.shared = Shared(self)
+        self.farming = Farming(self, told)
         identity = Identity.load_or_create(self.loop.disk, told["home"], self.loop.entropy)
         self._networks = Networks(told["home"], identity, self.loop.disk, self.loop.entropy)
         self.server = self._listen(told["port"])
@@ -174,6 +176,7 @@ class Instance:
         connection.pause(self.is_full)
         connection.send(proto.SCHEMAS, schemas=[{"id": number, "text": text} for number, text in schemas()[:1024]])
         self.shared.linked(peer, connection)
+        self.farming.linked(peer, connection)
 
     def connection_refused(self, connection, error):
         """A stranger at the port."""
@@ -252,6 +255,7 @@ class Instance:
             self.joined.remove(peer)
             self.events.put(Leave(peer))
             self.shared.left(peer)
+            self.farming.left(peer)
         connection = self.links.get(peer.id)
         if connection is not None:
             connection.finish("it has ended" if peer.has_ended else "it cannot be reached", leaving=peer.has_ended)
@@ -331,6 +335,7 @@ class Instance:
     def close(self):
         """Say goodbye to the peers; the loop must turn a little for it to arrive."""
         self.ended = self.is_closed = True
+        self.farming.close()
         self.client.close()
         self.server.close()
         for connection in self._offered.values():

@@ -180,6 +180,16 @@ SHARED = message(
     "serial of the receiver's last numbered proposal.",
     ("number", u64), ("serial", u64), ("changes", several(blob(limits.MAX_MESSAGE), 10_000)))
 
+# -- pieces of work among instances (pieces.py)
+
+SLOTS = message(0x48, "SLOTS", "The sender's node works at so many tasks at once.", ("count", u16))
+TASK = message(
+    0x49, "TASK", "Work at this: the name of a task, and an item, a value of any type. Again on a new link: the answer may be lost.",
+    ("number", u64), ("name", text(200)), ("item", blob(limits.MAX_MESSAGE)))
+DONE = message(
+    0x4A, "DONE", "What became of a task. `kind`: 2 its result, a value of any type; 3 why there is none, a text; 4 its process ended.",
+    ("number", u64), ("kind", u8), ("value", blob(limits.MAX_MESSAGE)))
+
 # -- the owner's command line on loopback
 
 COMMAND = message(

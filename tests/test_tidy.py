@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     # 0: pure: no I/O, no clock, no randomness
-    "errors limits budget timers codec proto text record layout datagram lookalike names membership fields message ordering "
+    "errors limits budget timers codec proto text record layout datagram lookalike names membership fields message ordering pieces "
     "trust.ecc trust.x509 trust.network trust.pake trust.invitations trust.denial sync.manifest sync.ignore",
     # 1: mechanisms
     "tasks system interfaces poller loop channel process disk traffic dispatch exchange fanout unsent connection server "
@@ -26,7 +26,7 @@ FLOORS = (
     "sessions jobs inviting joining",
     # 3: the kinds of process, what applications import, and the simulator
     "node neighbours acquaintances belonging removal asking launching guardian offers owner publishing app "
-    "instance shared inbox child testing",
+    "instance shared farming crew worker inbox child testing",
     # 4: faces
     "verbs rootlink shell script modes cli terminal",
 )
