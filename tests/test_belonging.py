@@ -84,6 +84,17 @@ def test_who_has_left_the_network_is_out_of_it_at_once_and_what_belongs_to_it_is
     wait_until(lambda: apps(nodes, "bob") == {"private": "home"}, 10.0)
 
 
+def test_who_leaves_the_open_network_and_joins_it_again_is_in_it_again_on_the_link_that_another_network_kept(nodes):
+    nodes.meet("ann", "bob")
+    nodes.json("bob", "network", "join", nodes.json("ann", "network", "create", "home", "--shared")["code"])
+    wait_until(lambda: members(nodes, "ann", "home").keys() == {"ann", "bob"}, 10.0)
+    for _ in range(3):
+        nodes.json("bob", "network", "leave", "lan")
+        wait_until(lambda: members(nodes, "ann")["bob"] == ["home"] == members(nodes, "bob")["ann"], 10.0)
+        nodes.json("bob", "network", "join", "lan")
+        wait_until(lambda: set(members(nodes, "ann")["bob"]) == {"lan", "home"} == set(members(nodes, "bob")["ann"]), 10.0)
+
+
 def test_two_who_leave_the_open_network_meet_again_in_the_other_also_after_a_restart(nodes):
     first, _, _ = nodes.meet("ann", "bob", "eve")
     code = nodes.json("ann", "network", "create", "home", "--shared")["code"]

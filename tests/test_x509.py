@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from p2p.trust import x509
-from p2p.trust.ecc import PrivateKey, derive_private_key
+from p2p.trust.ecc import BadKey, PrivateKey, derive_private_key
 from p2p.trust.x509 import BadCertificate
 
 CA_KEY = derive_private_key(b"a test", "ca-p256")
@@ -174,3 +174,26 @@ def test_a_generated_key_gets_a_certificate_that_is_read_back():
     for _ in range(20):      # r, s and serial of every length
         key = PrivateKey.generate(os.urandom)
         assert x509.spki_of(x509.make_leaf(CA_KEY, key.public, os.urandom(16))) == key.public.spki
+
+
+def is_taken(check, *certificates):
+    try:
+        return check(*certificates)
+    except (BadCertificate, BadKey):
+        return False
+
+
+def test_what_others_hand_over_is_taken_only_as_this_project_writes_it_to_the_last_byte():
+    assert x509.is_ca(CA) and x509.is_leaf(LEAF, CA)
+    for serial in (bytes(16), b"\xff" * 16, b"\x00\x80" * 8):
+        assert x509.is_leaf(x509.make_leaf(CA_KEY, KEY.public, serial), CA)
+    for at in range(len(CA)):
+        assert not is_taken(x509.is_ca, CA[:at] + bytes([CA[at] ^ 1 << at % 8]) + CA[at + 1:]), at
+    for at in range(len(LEAF)):
+        assert not is_taken(x509.is_leaf, LEAF[:at] + bytes([LEAF[at] ^ 1 << at % 8]) + LEAF[at + 1:], CA), at
+    for length in (*range(0, len(CA), 7), len(CA) - 1):
+        assert not is_taken(x509.is_ca, CA[:length]) and not is_taken(x509.is_leaf, LEAF[:length], CA)
+    assert not is_taken(x509.is_ca, CA + b"\0") and not is_taken(x509.is_leaf, LEAF + b"\0", CA)
+    other = derive_private_key(b"another test", "ca-p256")
+    assert not is_taken(x509.is_ca, LEAF) and not is_taken(x509.is_leaf, CA, CA)
+    assert not is_taken(x509.is_leaf, LEAF, x509.make_ca(other)) and not is_taken(x509.is_leaf, x509.make_leaf(KEY, KEY.public, bytes(16)), CA)
