@@ -196,4 +196,5 @@ def test_what_others_hand_over_is_taken_only_as_this_project_writes_it_to_the_la
     assert not is_taken(x509.is_ca, CA + b"\0") and not is_taken(x509.is_leaf, LEAF + b"\0", CA)
     other = derive_private_key(b"another test", "ca-p256")
     assert not is_taken(x509.is_ca, LEAF) and not is_taken(x509.is_leaf, CA, CA)
-    assert not is_taken(x509.is_leaf, LEAF, x509.make_ca(other)) and not is_taken(x509.is_leaf, x509.make_leaf(KEY, KEY.public, bytes(16)), CA)
+    assert not is_taken(x509.is_leaf, LEAF, x509.make_ca(other))
+    assert not is_taken(x509.is_leaf, x509.make_leaf(KEY, KEY.public, bytes(16)), CA)
