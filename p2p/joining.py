@@ -102,7 +102,7 @@ class Joining:
                           "of them: each took it for a wrong try")
         if others:
             peer_id, error = others[0]
-            said = f"{self._node.label(peer_id)}: {clean(str(error))}"
+            said = f"{self._node.label(peer_id)}: {clean(str(error), 300)}"
             if isinstance(error, Refusal) and error.code == proto.FORBIDDEN:
                 return Denied(said)
             is_late = isinstance(error, LinkDown) and error.kind == "timeout"

@@ -325,7 +325,10 @@ class Node:
             self.refuse("half", f"{said} before it had proved who it is")     # of two nodes that dial each other one gives up in here
 
     def _datagram_refused(self, reason, host):
-        self.refuse(f"udp-{reason}", f"a datagram from {host}: {reason}")
+        if reason == "network":
+            self.count_refused("udp-network")          # neighbours in networks of their own say so all day: no news
+        else:
+            self.refuse(f"udp-{reason}", f"a datagram from {host}: {reason}")
 
     def refuse(self, reason, text):
         """Count something that was refused, and write it down."""

@@ -156,6 +156,19 @@ def test_a_managed_network_is_founded_and_what_is_wrong_is_told_in_one_line(node
     assert [row["name"] for row in nodes.json("ann", "networks")] == ["lan", "home"]
 
 
+def test_who_is_no_member_is_kept_out_for_good_only_where_that_is_meant_and_neighbours_beacons_are_no_news(nodes):
+    nodes.meet("ann", "bob")
+    nodes.json("ann", "network", "create", "studio")
+    error = nodes.json("ann", "network", "remove", "studio", "bob", code=1)["error"]
+    assert error["code"] == "not-member" and "`network remove studio bob --yes`" in error["message"]
+    wait_until(lambda: nodes.json("bob", "stats")["refused"].get("udp-network", 0) > 0, 10.0)      # ann's beacons there
+    assert "a datagram from" not in (nodes.home("bob") / "log").read_text("utf-8")
+    assert nodes.json("ann", "network", "remove", "studio", "bob", "--yes")["told"] == 0
+    code = nodes.json("ann", "network", "invite", "studio")["code"]
+    said = nodes.json("bob", "network", "join", code, code=4)["error"]["message"]
+    assert said == "ann: this node was removed from that network; a new identity can be invited (`id --rotate`)"
+
+
 def test_two_nodes_share_as_many_networks_as_a_node_may_be_in_over_one_connection(nodes):
     nodes.meet("ann", "bob")
     names = [f"net{number}" for number in range(1, limits.MAX_NETWORKS)]

@@ -23,6 +23,7 @@ import json
 
 from ..errors import PeerError, UsageError, UserError
 from ..sync.manifest import app_name_fault
+from ..text import clean
 from . import ecc, x509
 
 OPEN, SHARED, MANAGED = KINDS = ("open", "shared", "managed")
@@ -136,7 +137,7 @@ def check_name(name):
     """Raise UserError unless a network can be called so: as an application, and no name that commands mean otherwise."""
     fault = "a network has a name" if not name else app_name_fault(name)
     if fault:
-        raise UserError(f"{name}: not a name for a network: {fault}; choose another", code="name")
+        raise UserError(f"{clean(name)}: not a name for a network: {fault}; choose another", code="name")
 
 
 # -- shared codes

@@ -127,6 +127,10 @@ async def remove(command, node):
     network = node.networks.by_name(command.args.name)
     node_id = _node_id(node, command.args.node)
     label = node.label(node_id)
+    link = node.link(node_id)
+    if link is not None and network.tag not in link.networks and not command.yes:
+        raise UserError(f"{label} is here and not in {network.name}. Removing it all the same keeps it out for good, whoever invites it. "
+                        f"If that is meant: `network remove {network.name} {clean(command.args.node)} --yes`", code="not-member")
     told = await node.removal.remove(network, node_id)
     row = {"name": network.name, "node": node_id_text(node_id), "epoch": node.networks.by_tag(network.tag).epoch, "told": told}
     command.show(row, [f"{label} is removed from {network.name}; {plural(told, 'member')} heard it at once, the others hear it from them"])
