@@ -15,14 +15,13 @@ import sys
 from types import MappingProxyType
 from typing import Mapping
 
-from . import child
+from . import child, limits
 from .codec import as_dict
 from .errors import LinkDown, PeerError, Refusal, UserError
 from .fanout import Fanout
 from .inbox import Input
 from .instance import UNREAD, Instance, Peer, fields_of, message_of
 from .message import Gone, Message, Timeout
-from .ordering import MAX_STATE
 from .proto import DATA, PING, UNSUPPORTED
 from .text import block, clean
 
@@ -183,7 +182,8 @@ class App:
         self._loop.flush()
         self._turn_until(lambda: not shared.is_pending(serial) or self._is_order_lost() or self._instance.is_full)
         if shared.was_too_large(serial):
-            raise UserError(f"share({key!r:.40}, ...): all that is shared together may have {MAX_STATE} bytes", code="full")
+            raise UserError(f"share({key!r:.40}, ...): all that is shared together may have {limits.MAX_SHARED} bytes and "
+                            f"{limits.MAX_SHARED_KEYS} keys", code="full")
         if shared.is_pending(serial):
             raise self._too_much() if self._instance.is_full and not self._is_order_lost() else self._no_order()
 
@@ -404,6 +404,8 @@ class App:
             if not isinstance(event, _Due):
                 return event
             self._call(event)
+            if deadline is not None and not self._events and self._loop.now() >= deadline:
+                return None          # one that is due again at once must not keep whoever only looks
 
     def fileno(self) -> int:
         """A descriptor for `select` in a foreign event loop: when it is readable, and 4 times a second, `poll()` until None."""

@@ -16,7 +16,8 @@ from .errors import UserError
 from .worker import BAD, BEGIN, ENDED, GOOD, HEAD, TASK
 
 MAX_SLOTS = 1024          # processes on one node
-MAX_WAITING = 100_000     # pieces that may wait here; askers give two for each slot
+AHEAD = 16                # pieces for each slot that one asker may have here; a map gives two, and several may go on
+MAX_WAITING = 128 << 20   # bytes of items that may wait here, and one more
 
 
 def cores():
@@ -36,6 +37,7 @@ class Crew:
         self._entry = entry
         self._on_done = on_done
         self._waiting = deque()        # (asker, number, name, item)
+        self._bytes = 0                # of the items that wait
         self._workers = []
 
     def start(self, slots):
@@ -44,21 +46,25 @@ class Crew:
 
     def work(self, asker, number, name, item):
         """One more piece; twice the same is one."""
-        if len(self._waiting) >= MAX_WAITING or any((one[0], one[1]) == (asker, number) for one in self._waiting):
-            return
-        if any(worker.piece == (asker, number) for worker in self._workers):
+        if any(one[:2] == (asker, number) for one in self._waiting) or any(worker.piece == (asker, number) for worker in self._workers):
             return
         self._waiting.append((asker, number, name, item))
+        self._bytes += len(item)
         self._hand_out()
+
+    def has_room(self, asker):
+        """May somebody else send a piece? He was told how many are worked at at once."""
+        return sum(1 for one in self._waiting if one[0] == asker) < AHEAD * self.slots and self._bytes < MAX_WAITING
 
     def drop(self, asker):
         """It is gone and wants nothing any more."""
         self._waiting = deque(one for one in self._waiting if one[0] != asker)
+        self._bytes = sum(len(one[3]) for one in self._waiting)
 
     def _hand_out(self):
         for worker in self._workers:
             if self._waiting and worker.piece is None:
-                worker.work(*self._waiting.popleft())
+                worker.work(*self._next())
         while self._waiting and len(self._workers) < self.slots:
             try:
                 worker = _Worker(self)
@@ -67,11 +73,16 @@ class Crew:
                     self._fail(f"no worker can be started: {error}")
                 return
             self._workers.append(worker)
-            worker.work(*self._waiting.popleft())
+            worker.work(*self._next())
+
+    def _next(self):
+        piece = self._waiting.popleft()
+        self._bytes -= len(piece[3])
+        return piece
 
     def _fail(self, why):
         while self._waiting:
-            asker, number, _, _ = self._waiting.popleft()
+            asker, number, _, _ = self._next()
             self._on_done(asker, number, BAD, why.encode())
 
     def finished(self, worker, kind, value):
@@ -91,6 +102,7 @@ class Crew:
     def close(self):
         """End them all."""
         self._waiting.clear()
+        self._bytes = 0
         for worker in self._workers:
             worker.close()
         self._workers = []

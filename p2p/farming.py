@@ -9,8 +9,9 @@ import struct
 from . import child, proto
 from .crew import Crew, cores
 from .errors import PeerError, UserError
-from .fields import ANYTHING
+from .fields import ANYTHING, bounded
 from .pieces import Pieces
+from .text import clean
 from .worker import BAD, ENDED, GOOD
 
 
@@ -75,6 +76,8 @@ class Farming:
     def _on_task(self, connection, task):
         if not self._tasks:
             raise PeerError("gives a task to a program that has none", "order")
+        if not self._crew.has_room(connection.peer_id):
+            raise PeerError("gives more tasks than it was told can be worked at", "limit")
         self._crew.work(connection.peer_id, task.number, task.name, task.item)
 
     def _finished(self, asker, number, kind, value):
@@ -126,7 +129,7 @@ class Farming:
                 return item, result
             value = "what came back cannot be read"
         last = value.strip().split("\n")[-1]
-        raise TaskFailed(f"{work.name}({str(item)[:80]}) failed: {last[:300]}", item, value)
+        raise TaskFailed(f"{work.name}({str(item)[:80]}) failed: {clean(last, 300)}", item, value)
 
     def _give(self, work):
         for worker, number, item in work.pieces.give():
@@ -144,9 +147,11 @@ class Farming:
     @staticmethod
     def _packed(item):
         try:
-            return ANYTHING.pack(ANYTHING.normal(item))
+            packed = ANYTHING.pack(ANYTHING.normal(item))
+            bounded(len(packed))
         except (TypeError, ValueError) as error:
             raise type(error)(f"app.map: the item {str(item)[:80]}: {error}") from None
+        return packed
 
     def _on_slots(self, connection, told):
         self._slots[connection.peer_id] = told.count

@@ -85,6 +85,8 @@ MAX_SESSIONS = 64                 # shown in p2pstate...
 MAX_SESSIONS_OTHERS = 48          # ...of which others may host so many: invitations must not keep this user from starting his own
 MAX_JOBS = 64                     # shown in p2pstate
 MAX_MESSAGE = 1 << 20             # bytes of one application message's fields
+MAX_SHARED = 1 << 19              # bytes of a session's shared state: it goes to newcomers in one message...
+MAX_SHARED_KEYS = 10_000          # ...with a few more for each of these
 MAX_SCHEMA = 1024                 # bytes of a message class's name, fields and types
 
 # Consent and sessions
@@ -121,5 +123,5 @@ assert MAX_PENDING_ADDRESS < MAX_PENDING
 assert max(MAX_MANIFEST, MAX_BLOCK) < MAX_BODY and MAX_OFFERS_PUBLISHER < MAX_OFFERS
 assert JOIN_CONFIRM < JOIN_FOR and REQUEST_TIMEOUT < JOIN_CONFIRM and JOIN_MEET_FOR <= JOIN_SEEK_FOR
 assert MAX_SESSIONS_OTHERS < MAX_SESSIONS
-assert MAX_NETWORKS <= 16 and MAX_MESSAGE < MAX_BODY
+assert MAX_NETWORKS <= 16 and MAX_MESSAGE < MAX_BODY and MAX_SHARED + 8 * MAX_SHARED_KEYS < MAX_MESSAGE
 assert MAX_HOLDINGS_NODE < MAX_HOLDINGS and MAX_FILES * 60 < MAX_MANIFEST

@@ -13,7 +13,7 @@ Whoever proposes more than WINDOW bytes that not everybody has confirmed must wa
 not confirmed is kept for it.
 
 The shared state is a dict that changes by such messages alone, hence in the same order everywhere. A change that would make it
-larger than MAX_STATE is no change, for all alike.
+larger than MAX_SHARED is no change, for all alike.
 
 No socket and no clock: calls go in, entries come out, and whoever carries them is in shared.py.
 """
@@ -28,8 +28,6 @@ from .fields import ANYTHING, TYPES
 MESSAGE, CHANGE = 0, 1                 # kinds of entries: an application's message; a change of the shared state
 WINDOW = limits.MAX_BUFFERED           # bytes
 ENTRY = 512                            # bytes that an entry takes besides its fields
-MAX_STATE = limits.MAX_MESSAGE // 2    # bytes of the shared state: it goes to newcomers in one message...
-MAX_KEYS = 10_000                      # ...with a few more for each of these
 
 Entry = namedtuple("Entry", "number sender serial kind schema fields")
 _KEY = TYPES[str]
@@ -210,15 +208,15 @@ class State:
             fields = _KEY.pack(_KEY.normal(key)) + ANYTHING.pack(ANYTHING.normal(value))
         except (TypeError, ValueError) as error:
             raise type(error)(f"share({key!r:.40}, ...): {error}") from None
-        if len(fields) > MAX_STATE:
-            raise ValueError(f"share({key!r:.40}, ...): {len(fields)} bytes; all that is shared may have {MAX_STATE}")
+        if len(fields) > limits.MAX_SHARED:
+            raise ValueError(f"share({key!r:.40}, ...): {len(fields)} bytes; all that is shared may have {limits.MAX_SHARED}")
         return fields
 
     def apply(self, fields):
         """(key, value) of a change that was made; None for one that does not fit any more. PeerError as `decode`."""
         key, value = self.decode(fields)
         size = self._size - self._sizes.get(key, 0) + (0 if value is None else len(fields))
-        if size > MAX_STATE or value is not None and key not in self.values and len(self.values) >= MAX_KEYS:
+        if size > limits.MAX_SHARED or value is not None and key not in self.values and len(self.values) >= limits.MAX_SHARED_KEYS:
             return None
         self._size = size
         if value is None:

@@ -178,7 +178,7 @@ CONFIRM = message(
 SHARED = message(
     0x47, "SHARED", "From the host to whoever comes too late for single entries: the shared state as it is behind entry `number`, and the "
     "serial of the receiver's last numbered proposal.",
-    ("number", u64), ("serial", u64), ("changes", several(blob(limits.MAX_MESSAGE), 10_000)))
+    ("number", u64), ("serial", u64), ("changes", several(blob(limits.MAX_MESSAGE), limits.MAX_SHARED_KEYS)))
 
 # -- pieces of work among instances (pieces.py)
 

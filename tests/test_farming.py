@@ -99,7 +99,7 @@ if app.is_host:
         except p2p.TaskFailed as error:
             say("told", got, error.item, "|", error, "|", "in check" in error.reason)
     say(list(app.map(check, [6, 7])))
-    for wrong in (lambda: list(app.map(print, [1])), lambda: list(app.map(check, [{1}]))):
+    for wrong in (lambda: list(app.map(print, [1])), lambda: list(app.map(check, [{1}])), lambda: list(app.map(check, [bytes(2 << 20)]))):
         try:
             wrong()
         except (ValueError, TypeError) as error:
@@ -114,7 +114,7 @@ app.run()
     assert "told [1, 2] 5 | check(5) failed: TypeError: cannot carry set" in lines
     assert "[(6, 6), (7, 7)]" in lines and "printed by a task" in lines + room.output(1)
     assert "wrong app.map wants one of this program's tasks: put @app.task above print" in lines
-    assert "wrong app.map: the item {1}: cannot carry set" in lines
+    assert "wrong app.map: the item {1}: cannot carry set" in lines and "bytes, a message takes at most 1048576" in lines
 
 
 def test_who_comes_late_gets_work_and_a_map_may_be_given_up(room):
@@ -168,6 +168,29 @@ if app.is_host:
 app.run()
 """)
     room.says(0, "told one(1) failed: RuntimeError: not here")
+
+
+def test_who_gives_more_tasks_than_can_be_worked_at_is_dropped_before_it_fills_the_memory(room):
+    room.start(START + """
+from p2p import proto
+from p2p.crew import AHEAD
+@app.task(workers=1)
+def slow(number):
+    time.sleep(60)
+if app.is_host:
+    link = next(iter(app._instance.links))
+    for number in range(AHEAD + 2):                  # one is worked at
+        link.send(proto.TASK, number=number, name="slow", item=b"i" + bytes(8))
+    say("sent")
+    for event in app:
+        if isinstance(event, p2p.Leave):
+            say("dropped")
+for event in app:
+    if isinstance(event, p2p.Leave):
+        say("left", len(app._instance.farming._crew._waiting))
+""")
+    room.says(0, "dropped")
+    room.says(1, "left 0")
 
 
 def test_the_workers_mode_is_not_for_people():

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from p2p.errors import PeerError
-from p2p.ordering import CHANGE, ENTRY, MAX_KEYS, MAX_STATE, MESSAGE, WINDOW, Entry, Follower, Sequencer, State
+from p2p.limits import MAX_SHARED, MAX_SHARED_KEYS
+from p2p.ordering import CHANGE, ENTRY, MESSAGE, WINDOW, Entry, Follower, Sequencer, State
 
 
 class Member:
@@ -197,7 +198,7 @@ def test_a_hole_in_the_order_is_refused_and_what_comes_twice_is_passed_over():
 
 def test_the_state_is_bounded_alike_for_all_and_tells_what_is_different():
     one, two = State(), State()
-    for key, size in (("a", 10), ("big", MAX_STATE - 100), ("c", 200), ("a", 20)):
+    for key, size in (("a", 10), ("big", MAX_SHARED - 100), ("c", 200), ("a", 20)):
         fields = State.encode(key, bytes(size))
         assert one.apply(fields) == two.apply(fields)
     assert list(one.values) == ["a", "big"], "c did not fit"
@@ -206,9 +207,9 @@ def test_the_state_is_bounded_alike_for_all_and_tells_what_is_different():
     late = State()
     assert late.replace(one.entries()) == [("a", bytes(20)), ("c", [1, {"x": None}])]
     assert two.replace(one.entries()) == [("big", None), ("c", [1, {"x": None}])] and two.values == one.values
-    for number in range(MAX_KEYS + 5):
+    for number in range(MAX_SHARED_KEYS + 5):
         one.apply(State.encode(f"k{number}", 1))
-    assert len(one.values) == MAX_KEYS
+    assert len(one.values) == MAX_SHARED_KEYS
     assert one.apply(State.encode("a", None)) == ("a", None) and one.apply(State.encode("z", 1)) == ("z", 1)
 
 
@@ -218,7 +219,7 @@ def test_what_cannot_be_shared_is_told_and_what_was_spoilt_is_refused():
     with pytest.raises(TypeError, match="is a str, not int"):
         State.encode(3, 1)
     with pytest.raises(ValueError, match="all that is shared may have"):
-        State.encode("k", bytes(MAX_STATE))
+        State.encode("k", bytes(MAX_SHARED))
     good = State.encode("key", [1, "two"])
     for spoilt in [good[:length] for length in range(len(good))] + [good + b"x"]:
         with pytest.raises(PeerError):

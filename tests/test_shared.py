@@ -84,7 +84,7 @@ for event in app:
         say("heard", event.sender.name, event.value)
 """)
     room.says(0, "read only")
-    room.says(0, "told share('big 8', ...): all that is shared together may have 524288 bytes")
+    room.says(0, "told share('big 8', ...): all that is shared together may have 524288 bytes and 10000 keys")
     room.says(1, "shared Change('board'")
     room.says(0, "heard bob 5")
 

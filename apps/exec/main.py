@@ -41,7 +41,7 @@ def arguments():
 
 
 class Command:
-    """The command on this computer. `lines()` is what it has printed since the last look; `code` is None while it runs."""
+    """The command on this computer. `lines()` is what it has printed since the last look; `code` counts once it `is_over`."""
 
     def __init__(self, words, timeout):
         self.code = None
@@ -59,6 +59,11 @@ class Command:
         if timeout > 0:
             app.every(timeout)(self._too_late)
 
+    @property
+    def is_over(self):
+        """Has it ended, and was all read that it printed?"""
+        return self._process is None or self._has_ended
+
     def _too_late(self):
         if self.code is None:
             self.kill()
@@ -73,7 +78,7 @@ class Command:
 
     def lines(self):
         """Whole lines; the rest at the end."""
-        if self._process is None or self._has_ended:
+        if self.is_over:
             return []
         exit_code = self._process.poll()         # first: what is read below then is all there will be
         data = b""
@@ -124,19 +129,20 @@ report = Report(given.group)
 command = Command(given.command, given.timeout)
 has_said = False
 while not app.has_ended:
-    for line in command.lines():
+    lines = command.lines()
+    for line in lines:
         if app.is_host:
             report.said(app.me, line)
         else:
             app.print(line)
             app.send(app.host, Output(line))
-    if command.code is not None and not has_said:
+    if command.is_over and not has_said:
         has_said = True
         if app.is_host:
             report.ended(app.me, command.code, command.problem)
         else:
             app.send(app.host, Ended(command.code, command.problem))
-    event = app.poll(0.05 if command.code is None else 0.5)
+    event = app.poll(0.5 if command.is_over else 0.0 if lines else 0.05)
     if isinstance(event, Output) and app.is_host:
         report.said(event.sender, event.text)
     elif isinstance(event, Ended) and app.is_host:

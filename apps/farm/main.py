@@ -1,7 +1,7 @@
 """Runs a command for each of many arguments, on all cores of all computers of the session, and prints what they printed in order.
 
-    run farm --all -- gzip -9kc {} ::: a.txt b.txt          {} stands for the argument; without {} it comes last
-    run farm --all -- --from names.txt sh -c 'echo hello {}'
+    run farm --all -- factor {} ::: 1234567890123 9876543210987       {} stands for the argument; without {} it comes last
+    run farm --all -- --from /tmp/names.txt sh -c 'echo hello {}'
     run farm --all -- --python 'sum(range(int(arg)))' ::: 10 1000 100000
 
 What a computer had that dies is done again by another, so a command may run more than once for an argument: let it change nothing that
@@ -21,7 +21,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="run farm [NODE...|--all] --", description="Runs a command for each of many arguments.",
                                      usage="%(prog)s [--workers N] [--from FILE] [--python] COMMAND... [::: ARGUMENT...]")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes on each computer (one for each core)")
-    parser.add_argument("--from", dest="file", metavar="FILE", help="a file of this computer with an argument in each line")
+    parser.add_argument("--from", dest="file", metavar="FILE", help="a file of this computer, its whole path: an argument in each line")
     parser.add_argument("--python", action="store_true", help="COMMAND is a Python expression of `arg`")
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -29,7 +29,7 @@ def arguments():
     given.items = words[words.index(SEPARATOR) + 1:] if SEPARATOR in words else []
     given.words = words[:words.index(SEPARATOR)] if SEPARATOR in words else words
     if not given.words:
-        parser.error("a command is missing, such as: gzip -9kc {} ::: a.txt b.txt")
+        parser.error("a command is missing, such as: factor {} ::: 1234567890123 9876543210987")
     if given.workers is not None and given.workers < 1:
         parser.error("--workers wants a number above 0")
     return given
@@ -67,13 +67,16 @@ def main():
     failed = 0
     try:
         for item, (code, printed, complaint) in app.map(work, items()):
-            sys.stdout.write(printed.decode("utf-8", "replace"))
-            sys.stdout.flush()
+            if printed:
+                app.print(printed.decode("utf-8", "replace").rstrip("\n"))
             if complaint or code:
-                sys.stderr.write(f"{item}: {complaint.decode('utf-8', 'replace').strip() or f'exit code {code}'}\n")
+                app.print(f"{item}: {complaint.decode('utf-8', 'replace').strip() or f'exit code {code}'}")
             failed += code != 0
-    except (p2p.TaskFailed, OSError) as error:
-        sys.stderr.write(f"farm: {error}\n")
+    except OSError as error:
+        app.print(f"farm: {given.file}: {error.strerror}; a file is named by its whole path")
+        failed += 1
+    except p2p.TaskFailed as error:
+        app.print(f"farm: {error}")
         failed += 1
     app.end()
     return 1 if failed else 0

@@ -1,7 +1,7 @@
 """Noughts and crosses for two: `run tictactoe bob`. Type the number of a square; whoever else takes part watches. Ctrl-D leaves.
 
-The board is shared state, so it is the same at everybody, and who comes late sees it at once. A move is a change of it that only
-counts where it fits the board as it is then; two who move at once cannot both have moved.
+The host keeps the game and tells it as shared state, so it is the same at everybody, and who comes late sees it at once. A move is a
+message to the host, who looks whether it fits: two who move at once cannot both have moved.
 """
 
 import p2p
@@ -24,6 +24,12 @@ def moved(game, player, square):
     if winner(board) or game["players"]["XO".index(mark)] != player or not 0 <= square < 9 or board[square] != " ":
         return None
     return dict(game, board=board[:square] + mark + board[square + 1:])
+
+
+def is_game(value):
+    """Is this a game? Everybody in the session can share something under its name."""
+    return (isinstance(value, dict) and isinstance(value.get("board"), str) and len(value["board"]) == 9 and not value["board"].strip("XO ")
+            and isinstance(value.get("players"), list) and len(value["players"]) == 2)
 
 
 def picture(board):
@@ -53,17 +59,25 @@ def show(game):
     app.print(f"You are {turn}: which square?" if whose == app.me.id else f"{names.get(whose, 'somebody')} ({turn}) moves.")
 
 
+def begin(other):
+    game = new_game(app.me.id, other.id)
+    app.share("game", game)
+    return game
+
+
 def play():
+    game = None                # the host's word alone: what others share under this name is not looked at
     if app.is_host and app.peers:
-        app.share("game", new_game(app.me.id, app.peers[0].id))
+        game = begin(app.peers[0])
     elif app.is_host:
         app.print("Waiting for somebody to play with: `run tictactoe NODE` asks them.")
     for event in app:
-        game = app.state.get("game")
         if isinstance(event, p2p.Change):
-            show(event.value)
+            if event.sender is app.host and event.key == "game" and is_game(event.value):
+                game = event.value
+                show(game)
         elif isinstance(event, p2p.Join) and app.is_host and game is None:
-            app.share("game", new_game(app.me.id, event.sender.id))
+            game = begin(event.sender)
         elif isinstance(event, p2p.Leave):
             app.print(f"* {event.sender.name} left")
             if event.sender is app.host or game and event.sender.id in game["players"]:
@@ -78,7 +92,8 @@ def play():
             if event.square == AGAIN and winner(game["board"]) and event.sender.id in game["players"]:
                 after = new_game(*reversed(game["players"]))
             if after:
-                app.share("game", after)
+                game = after
+                app.share("game", game)
 
 
 AGAIN = -1                 # instead of a square: a new game
