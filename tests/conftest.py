@@ -51,3 +51,12 @@ def pytest_runtest_call(item):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def room(request, tmp_path):
+    """Two nodes (or as many as the test's parameter says) that run applications together."""
+    from tests.room import Room
+    made = Room(tmp_path, getattr(request, "param", 2))
+    yield made
+    made.close()

@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_app import Room
 
+pytestmark = pytest.mark.parametrize("room", [3], indirect=True)
 APPS = Path(__file__).resolve().parent.parent / "apps"
-
-
-@pytest.fixture
-def room(request, tmp_path):
-    room = Room(tmp_path, getattr(request, "param", 3))
-    yield room
-    room.close()
 
 
 def start(room, name, *arguments):

@@ -8,7 +8,7 @@ import pytest
 
 import p2p
 from tests.nodes import PROGRAM
-from tests.test_app import Room
+from tests.room import Room
 
 
 @pytest.mark.parametrize("word", ["", "x", "-1", "99999", "1", "9" * 30])

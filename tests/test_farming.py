@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from tests.nodes import PROGRAM
-from tests.test_app import Room
 
 START = """
 import p2p, os, sys, time
@@ -16,13 +15,6 @@ app = p2p.attach()
 def say(*words):
     print(*words, flush=True)
 """
-
-
-@pytest.fixture
-def room(request, tmp_path):
-    room = Room(tmp_path, getattr(request, "param", 2))
-    yield room
-    room.close()
 
 
 @pytest.mark.parametrize("room", [3], indirect=True)

@@ -7,7 +7,7 @@ import pytest
 from p2p.inbox import LINES_AHEAD, MAX_LINE, PIECE, Inbox, Input
 from p2p.loop import Loop
 from p2p.message import Eof, Line
-from tests.test_app import Room
+from tests.room import Room
 
 ECHO = """
 import p2p

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.test_app import Room
 
 START = """
 import p2p, p2p.app, p2p.instance, sys, time
@@ -35,13 +34,6 @@ else:
         app.broadcast(Piece(number, bytes(SIZE)))
     END
 """
-
-
-@pytest.fixture
-def room(request, tmp_path):
-    room = Room(tmp_path, getattr(request, "param", 2))
-    yield room
-    room.close()
 
 
 def running(room):

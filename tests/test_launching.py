@@ -12,17 +12,10 @@ from p2p.dispatch import Dispatch
 from p2p.errors import LinkDown, Refusal, UserError
 from p2p.sessions import EXITED, RUNNING, Participant, Send
 from p2p.text import clean
-from tests.test_app import Room
+from tests.room import Room
 
 WAITS = "import p2p\nfor event in p2p.attach():\n    pass\n"
 NEVER_ATTACHES = "import time\ntime.sleep(600)\n"
-
-
-@pytest.fixture
-def room(request, tmp_path):
-    room = Room(tmp_path, getattr(request, "param", 2))
-    yield room
-    room.close()
 
 
 def status(node, session, other):

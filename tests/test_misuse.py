@@ -1,7 +1,6 @@
 """What an author is told who uses the interface wrongly, and the chat that ships: one message is one line."""
 
 from tests.nodes import PROGRAM
-from tests.test_app import room  # noqa: F401  a fixture
 
 MISUSED = """
 import p2p

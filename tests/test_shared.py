@@ -5,7 +5,6 @@ import signal
 
 import pytest
 
-from tests.test_app import Room
 
 START = """
 import p2p, sys, time
@@ -14,13 +13,6 @@ class Say(p2p.Message):
 def say(*words):
     print(*words, flush=True)
 """
-
-
-@pytest.fixture
-def room(request, tmp_path):
-    room = Room(tmp_path, getattr(request, "param", 2))
-    yield room
-    room.close()
 
 
 @pytest.mark.parametrize("room", [3], indirect=True)

@@ -1,16 +1,5 @@
 """Who gives the program its turns: functions that are called every so often, and event loops of others. Real processes."""
 
-import pytest
-
-from tests.test_app import Room
-
-
-@pytest.fixture
-def room(tmp_path):
-    room = Room(tmp_path, 2)
-    yield room
-    room.close()
-
 
 def test_what_is_done_every_so_often_is_done_in_each_form_and_never_inside_another_handler(room):
     room.start("""
