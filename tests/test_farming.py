@@ -41,6 +41,15 @@ app.run()
     assert "nodes 3" in room.output(0) and room.job(0).exit == 0
 
 
+def test_the_documents_example_runs_as_it_is_written(room):
+    section = (PROGRAM.parent / "docs" / "applications.md").read_text("utf-8").split("## Many hands")[1]
+    source = section.split("```python\n")[1].split("```")[0]
+    assert "10**12 + 1000" in source
+    session = room.start(source.replace("10**12 + 1000", "10**12 + 70"))
+    assert room.wait(session) == 0
+    assert room.output(0).split() == ["1000000000039", "1000000000061", "1000000000063"]
+
+
 def test_pieces_of_the_dead_are_done_by_others_and_processes_end_with_their_instance(room):
     room.start(START + """
 @app.task(workers=1)

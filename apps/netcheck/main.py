@@ -135,7 +135,7 @@ def table(title, everybody, found, shown):
         cells.append([one.name] + ["" if one is other else shown(found.get((one, other))) for other in everybody])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
-        app.print("  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]))
+        app.print("  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]).rstrip())
     app.print()
 
 
