@@ -220,7 +220,7 @@ class Instance:
     def _dial_failed(self, node_id, error):
         peer = self._members[node_id]
         if peer.was_joined and isinstance(error, LinkDown) and error.kind == "refused":
-            self._left(peer)
+            self.left(peer)
 
     def _exited(self, peer, since=None):
         """Its process has ended. So will its connection, behind its last words; at the latest when nothing more comes."""
@@ -237,15 +237,15 @@ class Instance:
     def _is_gone(self, peer):
         """As the roster says."""
         if peer.status == proto.UNREACHABLE:
-            self._left(peer)
+            self.left(peer)
         elif peer.status not in OPEN:
             self._ended(peer)
 
     def _ended(self, peer):
         peer.has_ended = True
-        self._left(peer)
+        self.left(peer)
 
-    def _left(self, peer):
+    def left(self, peer):
         """It is not here (any more): nothing comes from it, until it is back."""
         if peer.has_left:
             return

@@ -7,7 +7,8 @@
 The annotations are the declaration; constructor, comparison, packing and the schema follow from them. A schema is
 the class's name and its fields' names and types in order, as text; its id is the first 4 bytes of the text's SHA-256.
 Instances exchange schemas when they meet, so two versions of an application that do not fit say so at once, and bytes
-are only ever read by the very declaration that wrote them: hence no tags, no optional fields, no skipping on the wire.
+are only ever read by the very declaration that wrote them: hence no tags (but where the declaration says Any), no defaults, no
+skipping on the wire.
 
 Which types a field can have is fields.py's. What does not work is said where the class is defined, not when the first
 message gets lost.

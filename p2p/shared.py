@@ -12,7 +12,7 @@ from .ordering import CHANGE, MESSAGE, Entry, Follower, Sequencer, State
 
 
 class Shared:
-    """`instance` gives loop, dispatch, me, host, events, links, member(id), is_here(peer), arrived(...), complain(...)."""
+    """`instance` gives loop, dispatch, me, host, joined, links, link, member, is_here, left, arrived and complain."""
 
     def __init__(self, instance):
         self.state = State()
@@ -168,8 +168,15 @@ class Shared:
             return
         instance = self._instance
         sender = instance.member(entry.sender)
-        if sender is not instance.me and not sender.was_joined:
+        is_seen, has_left = sender is instance.me or sender.was_joined, sender.has_left
+        if not is_seen:
             instance.is_here(sender)              # its own connection is still on the way; its Join comes first
+        self._hand_over(entry, sender)
+        if not is_seen and has_left:
+            instance.left(sender)                 # it had gone again before this node ever met it
+
+    def _hand_over(self, entry, sender):
+        instance = self._instance
         try:
             event = self._change(entry, sender) if entry.kind == CHANGE else self._message(entry)
         except PeerError as error:

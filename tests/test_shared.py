@@ -2,9 +2,15 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
+from p2p import proto
+from p2p.dispatch import Dispatch
+from p2p.instance import Peer
+from p2p.ordering import CHANGE, State
+from p2p.shared import Shared
 
 START = """
 import p2p, sys, time
@@ -150,3 +156,20 @@ else:
 """)
     room.says(0, "got 50 True")
     assert room.wait(session) == 0
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_who_is_known_by_an_ordered_word_alone_has_joined_before_it_and_is_nobodys_ghost(has_left):
+    me, host, other = (Peer(letter * 32, letter.decode()) for letter in (b"a", b"h", b"o"))
+    other.has_left = has_left                     # as the roster says: it has ended; what it said is on its way by the host
+    happened, link = [], SimpleNamespace(peer_id=host.id, is_ready=True, send=lambda *said, **fields: None)
+    instance = SimpleNamespace(
+        me=me, host=host, joined=[], dispatch=Dispatch(), links={host.id: link}, loop=SimpleNamespace(at_turn_end=lambda call: None),
+        member={peer.id: peer for peer in (me, host, other)}.get, link=lambda peer: link, complain=lambda *said: happened.append(said),
+        is_here=lambda peer: happened.append(("join", peer.name)), left=lambda peer: happened.append(("leave", peer.name)),
+        arrived=lambda event, peer, size: happened.append((event.key, peer.name)))
+    shared = Shared(instance)
+    shared.begin()
+    shared._on_ordered(link, proto.ORDERED.unpack(proto.ORDERED.pack(
+        number=1, stable=0, sender=other.id, serial=1, kind=CHANGE, schema=0, fields=State.encode("key", 1))))
+    assert happened == [("join", "o"), ("key", "o")] + [("leave", "o")] * has_left
